@@ -1,0 +1,87 @@
+//! The topic settings that a log obeys, typed. Names and defaults are Kafka's topic configs.
+
+/// `cleanup.policy`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanupPolicy {
+    pub delete: bool,
+    pub compact: bool,
+}
+
+/// `message.timestamp.type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampType {
+    CreateTime,
+    LogAppendTime,
+}
+
+/// `compression.type`: what batches are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressionType {
+    /// As the producer sent them.
+    Producer,
+    Uncompressed,
+    /// With the level of `compression.gzip.level`.
+    Gzip(i32),
+    Snappy,
+    Lz4(i32),
+    Zstd(i32),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    pub cleanup_policy: CleanupPolicy,
+    pub compression_type: CompressionType,
+    pub delete_retention_ms: i64,
+    pub file_delete_delay_ms: i64,
+    pub flush_messages: i64,
+    pub flush_ms: i64,
+    pub index_interval_bytes: i32,
+    pub max_compaction_lag_ms: i64,
+    pub max_message_bytes: i32,
+    pub message_timestamp_after_max_ms: i64,
+    pub message_timestamp_before_max_ms: i64,
+    pub message_timestamp_type: TimestampType,
+    pub min_cleanable_dirty_ratio: f64,
+    pub min_compaction_lag_ms: i64,
+    pub preallocate: bool,
+    /// -1: no limit.
+    pub retention_bytes: i64,
+    /// -1: for ever.
+    pub retention_ms: i64,
+    pub segment_bytes: i32,
+    pub segment_index_bytes: i32,
+    pub segment_jitter_ms: i64,
+    pub segment_ms: i64,
+    /// Broker-wide `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i64,
+}
+
+impl Default for LogConfig {
+    /// Kafka 4.3.1's defaults.
+    fn default() -> Self {
+        Self {
+            cleanup_policy: CleanupPolicy { delete: true, compact: false },
+            compression_type: CompressionType::Producer,
+            delete_retention_ms: 86_400_000,
+            file_delete_delay_ms: 60_000,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
+            index_interval_bytes: 4096,
+            max_compaction_lag_ms: i64::MAX,
+            max_message_bytes: 1_048_588,
+            message_timestamp_after_max_ms: 3_600_000,
+            message_timestamp_before_max_ms: i64::MAX,
+            message_timestamp_type: TimestampType::CreateTime,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            preallocate: false,
+            retention_bytes: -1,
+            retention_ms: 604_800_000,
+            segment_bytes: 1_073_741_824,
+            segment_index_bytes: 10_485_760,
+            segment_jitter_ms: 0,
+            segment_ms: 604_800_000,
+            producer_id_expiration_ms: 86_400_000,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The trait of a partition log, what every engine shares, and the conformance suite that every
+//! engine must pass.
+//!
+//! A partition log is an ordered, immutable sequence of record batches in Kafka's own format
+//! (magic 2). An engine gives each appended batch its offsets, keeps the idempotent producers'
+//! state (KIP-98), the leader epochs (KIP-101) and time index, and tells an observer when the
+//! watermarks move.
+//!
+//! Invariants that every engine keeps:
+//! - an offset, once answered, is never given to other bytes, and records leave only by retention,
+//!   compaction or [`PartitionLog::delete_records`];
+//! - `log_start <= last_stable <= high_watermark <= log_end`, and none of them ever goes back;
+//! - nothing here reads a clock: `now_ms` (milliseconds since the Unix epoch) is passed in.
+//!
+//! Calls are accepted in call order (not in the order of first poll): the disk engine does its
+//! work before it returns the future; a cluster engine may take its time.
+//!
+//! Left to others: structural validation of batches (`milena_protocol::records`), authorisation,
+//! waiting for data (the broker waits on [`WatermarkObserver`]).
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use milena_protocol::{Str, Uuid};
+
+mod config;
+mod error;
+
+pub use config::{CleanupPolicy, CompressionType, LogConfig, TimestampType};
+pub use error::LogError;
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Names one partition for ever: the topic id tells a topic from a later one of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionId {
+    pub topic: Str,
+    pub topic_id: Uuid,
+    pub partition: i32,
+}
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// Where a log stands. Offsets; each is the offset *after* the last record it covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Watermarks {
+    /// First offset that can be read.
+    pub log_start: i64,
+    /// Readers with `read_committed` see records below this (KIP-98).
+    pub last_stable: i64,
+    /// Readers see records below this: everything that is as durable as `acks=all` promises.
+    pub high_watermark: i64,
+    /// Where the next record goes.
+    pub log_end: i64,
+}
+
+/// Told whenever a watermark moves; called with no lock of the log held. Must not block.
+pub trait WatermarkObserver: Send + Sync {
+    fn advanced(&self, watermarks: Watermarks);
+}
+
+/// What one append is made of.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// One or more whole batches that passed `milena_protocol::records::validate`.
+    pub records: Bytes,
+    /// Written into each batch and into the leader-epoch checkpoint when it is new.
+    pub leader_epoch: i32,
+    pub now_ms: i64,
+}
+
+/// What an append came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record; for a duplicate, that of the original append.
+    pub base_offset: i64,
+    /// Offset of the last record.
+    pub last_offset: i64,
+    /// The broker's time in ms if `message.timestamp.type=LogAppendTime`, else -1.
+    pub log_append_time_ms: i64,
+    pub log_start_offset: i64,
+    /// True when an idempotent producer sent one of its last five batches again: nothing was written.
+    pub duplicate: bool,
+}
+
+/// Up to where a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadBound {
+    HighWatermark,
+    /// `isolation.level=read_committed`
+    LastStable,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    /// First offset wanted. Equal to the bound's offset is a good, empty read.
+    pub offset: i64,
+    /// Stop after this many bytes; whole batches only.
+    pub max_bytes: usize,
+    /// Return the first batch even if it is larger than `max_bytes` (KIP-74).
+    pub at_least_one_batch: bool,
+    pub bound: ReadBound,
+}
+
+/// An aborted transaction that overlaps a `read_committed` read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    pub producer_id: i64,
+    pub first_offset: i64,
+}
+
+#[derive(Debug, Clone)]
+pub struct ReadResult {
+    /// Whole batches; the first one contains the wanted offset, or follows it where records are gone.
+    pub records: Bytes,
+    /// As of before the records were read, so a reader never misses a wake-up.
+    pub watermarks: Watermarks,
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// Answer of the time index (ListOffsets).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampedOffset {
+    pub offset: i64,
+    pub timestamp_ms: i64,
+    pub leader_epoch: i32,
+}
+
+/// End offset of an epoch (KIP-101, KIP-320): the largest epoch that is not larger than the asked
+/// one, and the offset at which the next epoch starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochEndOffset {
+    pub leader_epoch: i32,
+    pub end_offset: i64,
+}
+
+/// An idempotent or transactional producer as the log knows it (DescribeProducers, KIP-664).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    pub last_sequence: i32,
+    pub last_timestamp_ms: i64,
+    pub coordinator_epoch: i32,
+    /// First offset of the open transaction, or -1.
+    pub current_transaction_start_offset: i64,
+}
+
+/// One partition's log.
+pub trait PartitionLog: Send + Sync + fmt::Debug {
+    /// Gives the batches their offsets and stores them. A batch of an idempotent producer is
+    /// checked against the producer's epoch and sequence first; the whole append fails or happens.
+    /// Readers see the records when the high watermark passes them.
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>>;
+
+    fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>>;
+
+    fn watermarks(&self) -> Watermarks;
+
+    /// First record whose timestamp is `>= timestamp_ms`, below the bound.
+    fn offset_for_timestamp(&self, timestamp_ms: i64, bound: ReadBound) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>>;
+
+    /// The record with the largest timestamp (first of those; KIP-734), below the high watermark.
+    fn max_timestamp(&self) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>>;
+
+    /// `None` when the epoch is older than everything known or newer than the latest.
+    fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<EpochEndOffset>;
+
+    /// The epoch that the record at `offset` (or the next one written there) belongs to.
+    fn epoch_for_offset(&self, offset: i64) -> Option<i32>;
+
+    /// Moves the log start to `before_offset` (-1: the high watermark) and answers the new start.
+    fn delete_records(&self, before_offset: i64) -> BoxFuture<'static, Result<i64, LogError>>;
+
+    fn producers(&self) -> Vec<ActiveProducer>;
+
+    fn size_bytes(&self) -> u64;
+
+    /// Takes effect for everything that is appended, rolled or retained from now on.
+    fn update_config(&self, config: LogConfig);
+}
+
+/// One log directory as DescribeLogDirs tells it.
+#[derive(Debug, Clone)]
+pub struct LogDir {
+    pub path: PathBuf,
+    /// Why the directory is offline, if it is.
+    pub error: Option<String>,
+    pub total_bytes: i64,
+    pub usable_bytes: i64,
+    pub partitions: Vec<(PartitionId, u64)>,
+}
+
+/// All partitions of one engine.
+pub trait LogStore: Send + Sync + fmt::Debug {
+    /// Opens the partition, creating it where it does not exist, and recovers it if it was not
+    /// closed cleanly. `observer` is called from then on.
+    fn open(&self, partition: PartitionId, config: LogConfig, observer: Arc<dyn WatermarkObserver>) -> BoxFuture<'static, Result<Arc<dyn PartitionLog>, LogError>>;
+
+    /// Takes the partition away at once (a partition of the same name can be created right after);
+    /// its bytes are freed after `file.delete.delay.ms`.
+    fn delete(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>>;
+
+    /// Every partition that is stored, open or not: what the metadata does not know is a stray.
+    fn stored(&self) -> Result<Vec<PartitionId>, LogError>;
+
+    fn log_dirs(&self) -> Vec<LogDir>;
+
+    /// Work that time asks for: retention, rolling by time, freeing of deleted files, expiry of
+    /// producer ids, checkpoints. The broker calls it every `log.retention.check.interval.ms`
+    /// and sooner.
+    fn maintain(&self, now_ms: i64) -> BoxFuture<'static, ()>;
+
+    /// Flushes and closes every log so that the next start needs no recovery.
+    fn close(&self) -> BoxFuture<'static, Result<(), LogError>>;
+}

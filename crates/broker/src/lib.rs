@@ -1,1 +1,25 @@
-//! (being written)
+//! The broker: listeners and connections, dispatch of requests to [`handlers`] (one file per API),
+//! and what the handlers share: topics, partitions, groups, fetch sessions, configuration.
+//!
+//! Arrows point one way: `net` -> `dispatch` -> `handlers` -> [`Broker`] and its parts. A handler
+//! never sees a file, a socket or SQL: bytes are behind [`milena_log::LogStore`], facts behind
+//! [`milena_state::StateStore`], decisions about groups in `milena_coordinator`.
+
+pub mod config;
+
+mod broker;
+mod clock;
+mod context;
+mod dispatch;
+mod groups;
+mod handlers;
+mod net;
+mod outcome;
+mod partitions;
+mod producer_ids;
+mod sessions;
+mod topics;
+
+pub use broker::{Broker, Engines, StartError};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use net::{BoundListener, Server};

@@ -1,0 +1,33 @@
+//! What a handler knows of the request beside its body.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use milena_protocol::{ApiKey, Str};
+
+/// One accepted connection, shared by all its requests.
+#[derive(Debug)]
+pub(crate) struct ConnectionInfo {
+    /// Unique for the life of the process.
+    pub(crate) id: u64,
+    /// Name of the listener that accepted it, such as `PLAINTEXT`.
+    pub(crate) listener: Arc<str>,
+    pub(crate) peer: SocketAddr,
+}
+
+/// One request's header, and where it came from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    pub(crate) connection: Arc<ConnectionInfo>,
+    pub(crate) api_key: ApiKey,
+    pub(crate) api_version: i16,
+    pub(crate) correlation_id: i32,
+    pub(crate) client_id: Option<Str>,
+}
+
+impl RequestContext {
+    /// The peer as group descriptions show it: `/127.0.0.1`.
+    pub(crate) fn client_host(&self) -> String {
+        format!("/{}", self.connection.peer.ip().to_canonical())
+    }
+}

@@ -1,0 +1,1 @@
+//! Record batches (KIP-98): being written.

@@ -1,0 +1,389 @@
+//! The broker's settings, typed, and the layers that they come from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use milena_log::LogConfig;
+
+use super::definition::broker_configs;
+use super::listeners::{self, Listener, ListenerSettings};
+use super::topic;
+use super::value::{Value, split_list};
+use super::{ConfigError, Properties};
+
+/// Where a broker setting's value comes from: each layer covers those after it, and Kafka's
+/// defaults are under them all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// Set for this broker by `AlterConfigs`.
+    pub dynamic_broker: Properties,
+    /// Set for all brokers by `AlterConfigs`.
+    pub dynamic_default: Properties,
+    /// What the broker was started with.
+    pub static_broker: Properties,
+}
+
+impl Layers {
+    /// The text that is in force, if any layer has the name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let layers = [&self.dynamic_broker, &self.dynamic_default, &self.static_broker];
+        layers
+            .into_iter()
+            .find_map(|layer| layer.get(name))
+            .map(String::as_str)
+    }
+
+    /// The value in force, or the default; `None` is Kafka's null.
+    pub(super) fn value(&self, name: &str) -> Result<Option<Value>, ConfigError> {
+        let def = broker_configs()
+            .get(name)
+            .ok_or_else(|| ConfigError::Invalid(format!("Unknown config name: {name}")))?;
+        match self.get(name) {
+            Some(text) => def.parse(text).map(Some),
+            None => def.default_value(),
+        }
+    }
+
+    fn integer(&self, name: &str) -> Result<Option<i64>, ConfigError> {
+        Ok(match self.value(name)? {
+            Some(Value::Integer(value)) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// A number that has a default. The types of the table bound it to the field's type.
+    fn number<T: TryFrom<i64>>(&self, name: &str) -> Result<T, ConfigError> {
+        let value = self.integer(name)?.and_then(|value| T::try_from(value).ok());
+        value.ok_or_else(|| ConfigError::Invalid(format!("Configuration {name} has no usable value")))
+    }
+
+    fn boolean(&self, name: &str) -> Result<bool, ConfigError> {
+        Ok(self.value(name)? == Some(Value::Boolean(true)))
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        Ok(self.value(name)?.map(|value| value.to_text()))
+    }
+
+    fn list(&self, name: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        Ok(match self.value(name)? {
+            Some(Value::List(items)) => Some(items),
+            _ => None,
+        })
+    }
+
+    /// A time that may be given in several units: the first name that is set counts, else the last
+    /// name's default. Each name comes with its unit in milliseconds.
+    pub(super) fn time_ms(&self, names: &[(&str, i64)]) -> Result<i64, ConfigError> {
+        for (name, unit_ms) in names {
+            if let Some(value) = self.integer(name)? {
+                return Ok(value.saturating_mul(*unit_ms));
+            }
+        }
+        Ok(-1)
+    }
+}
+
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 3_600_000;
+
+/// What the broker runs with. Each field has the name of its setting with `_` for `.`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrokerConfig {
+    pub node_id: i32,
+    pub broker_rack: Option<String>,
+    /// Those of `controller.listener.names` are not among them: they are not opened.
+    pub listeners: Vec<Listener>,
+    /// `log.dirs`, or `log.dir`. At least one; facts live in the first.
+    pub log_dirs: Vec<PathBuf>,
+
+    /// -1: what the system gives.
+    pub socket_send_buffer_bytes: i32,
+    /// -1: what the system gives.
+    pub socket_receive_buffer_bytes: i32,
+    pub socket_request_max_bytes: i32,
+    pub socket_listen_backlog_size: i32,
+    pub connections_max_idle_ms: i64,
+    pub max_connections: i32,
+    pub max_connections_per_ip: i32,
+    /// By host name or address as written.
+    pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
+    /// New connections per second.
+    pub max_connection_creation_rate: i32,
+    pub queued_max_requests: i32,
+    pub request_timeout_ms: i32,
+
+    pub num_partitions: i32,
+    pub default_replication_factor: i32,
+    pub auto_create_topics_enable: bool,
+    pub delete_topic_enable: bool,
+    pub min_insync_replicas: i32,
+    pub message_max_bytes: i32,
+    pub fetch_max_bytes: i32,
+    pub max_incremental_fetch_session_cache_slots: i32,
+    pub max_request_partition_size_limit: i32,
+
+    pub group_min_session_timeout_ms: i32,
+    pub group_max_session_timeout_ms: i32,
+    pub group_initial_rebalance_delay_ms: i32,
+    pub group_max_size: i32,
+    pub offset_metadata_max_bytes: i32,
+    /// `offsets.retention.minutes` in milliseconds.
+    pub offsets_retention_ms: i64,
+    pub offsets_retention_check_interval_ms: i64,
+    pub transaction_max_timeout_ms: i32,
+    pub producer_id_expiration_ms: i32,
+    pub log_retention_check_interval_ms: i64,
+
+    /// What a topic without overrides has; see [`Self::topic_settings`].
+    pub log: LogConfig,
+    layers: Arc<Layers>,
+}
+
+impl BrokerConfig {
+    /// From what the broker is started with.
+    pub fn new(mut static_broker: Properties) -> Result<Self, ConfigError> {
+        // Two names of one setting: Kafka reports both where one is set.
+        for (name, other) in [("node.id", "broker.id"), ("broker.id", "node.id")] {
+            if let Some(id) = static_broker.get(name).cloned() {
+                static_broker.entry(other.to_owned()).or_insert(id);
+            }
+        }
+        Self::from_layers(Layers {
+            static_broker,
+            ..Layers::default()
+        })
+    }
+
+    /// The same broker with other dynamic settings.
+    pub fn with_dynamic(
+        &self,
+        dynamic_broker: Properties,
+        dynamic_default: Properties,
+    ) -> Result<Self, ConfigError> {
+        let static_broker = self.layers.static_broker.clone();
+        Self::from_layers(Layers {
+            dynamic_broker,
+            dynamic_default,
+            static_broker,
+        })
+    }
+
+    #[must_use]
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    pub(super) fn from_layers(layers: Layers) -> Result<Self, ConfigError> {
+        check_known(&layers)?;
+        check_roles(&layers)?;
+        let log = topic::broker_defaults(&layers)?;
+        let config = Self {
+            node_id: node_id(&layers)?,
+            broker_rack: layers.text("broker.rack")?,
+            listeners: resolve_listeners(&layers)?,
+            log_dirs: log_dirs(&layers)?,
+            socket_send_buffer_bytes: layers.number("socket.send.buffer.bytes")?,
+            socket_receive_buffer_bytes: layers.number("socket.receive.buffer.bytes")?,
+            socket_request_max_bytes: layers.number("socket.request.max.bytes")?,
+            socket_listen_backlog_size: layers.number("socket.listen.backlog.size")?,
+            connections_max_idle_ms: layers.number("connections.max.idle.ms")?,
+            max_connections: layers.number("max.connections")?,
+            max_connections_per_ip: layers.number("max.connections.per.ip")?,
+            max_connections_per_ip_overrides: per_ip_overrides(&layers)?,
+            max_connection_creation_rate: layers.number("max.connection.creation.rate")?,
+            queued_max_requests: layers.number("queued.max.requests")?,
+            request_timeout_ms: layers.number("request.timeout.ms")?,
+            num_partitions: layers.number("num.partitions")?,
+            default_replication_factor: layers.number("default.replication.factor")?,
+            auto_create_topics_enable: layers.boolean("auto.create.topics.enable")?,
+            delete_topic_enable: layers.boolean("delete.topic.enable")?,
+            min_insync_replicas: layers.number("min.insync.replicas")?,
+            message_max_bytes: layers.number("message.max.bytes")?,
+            fetch_max_bytes: layers.number("fetch.max.bytes")?,
+            max_incremental_fetch_session_cache_slots: layers
+                .number("max.incremental.fetch.session.cache.slots")?,
+            max_request_partition_size_limit: layers.number("max.request.partition.size.limit")?,
+            group_min_session_timeout_ms: layers.number("group.min.session.timeout.ms")?,
+            group_max_session_timeout_ms: layers.number("group.max.session.timeout.ms")?,
+            group_initial_rebalance_delay_ms: layers.number("group.initial.rebalance.delay.ms")?,
+            group_max_size: layers.number("group.max.size")?,
+            offset_metadata_max_bytes: layers.number("offset.metadata.max.bytes")?,
+            offsets_retention_ms: layers.time_ms(&[("offsets.retention.minutes", MINUTE_MS)])?,
+            offsets_retention_check_interval_ms: layers.number("offsets.retention.check.interval.ms")?,
+            transaction_max_timeout_ms: layers.number("transaction.max.timeout.ms")?,
+            producer_id_expiration_ms: layers.number("producer.id.expiration.ms")?,
+            log_retention_check_interval_ms: layers.number("log.retention.check.interval.ms")?,
+            log,
+            layers: Arc::new(layers),
+        };
+        config.check_limits()?;
+        Ok(config)
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        let require = |holds: bool, sentence: &str| match holds {
+            true => Ok(()),
+            false => Err(ConfigError::Requirement(sentence.to_owned())),
+        };
+        let log = &self.log;
+        require(
+            log.segment_ms >= 1,
+            "log.roll.ms must be greater than or equal to 1",
+        )?;
+        require(
+            log.segment_jitter_ms >= 0,
+            "log.roll.jitter.ms must be greater than or equal to 0",
+        )?;
+        require(
+            log.retention_ms >= 1 || log.retention_ms == -1,
+            "log.retention.ms must be unlimited (-1) or, greater than or equal to 1",
+        )?;
+        require(
+            self.max_connections_per_ip > 0 || !self.max_connections_per_ip_overrides.is_empty(),
+            "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.",
+        )
+    }
+}
+
+/// Settings that nothing reads have to be right too.
+fn check_known(layers: &Layers) -> Result<(), ConfigError> {
+    for layer in [
+        &layers.static_broker,
+        &layers.dynamic_default,
+        &layers.dynamic_broker,
+    ] {
+        for (name, text) in layer {
+            if let Some(def) = broker_configs().get(name) {
+                def.parse(text)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Milena is one broker that needs no controllers; what asks for more than that must not seem to work.
+fn check_roles(layers: &Layers) -> Result<(), ConfigError> {
+    let roles = layers.list("process.roles")?.unwrap_or_default();
+    if !roles.iter().any(|role| role == "broker") {
+        return Err(ConfigError::Invalid(
+            "process.roles=controller asks for a controller without a broker. Milena needs no controllers: \
+             leave this process out, or set process.roles=broker,controller."
+                .to_owned(),
+        ));
+    }
+    for name in ["controller.quorum.voters", "controller.quorum.bootstrap.servers"] {
+        let nodes = layers.list(name)?.unwrap_or_default();
+        if nodes.len() > 1 {
+            return Err(ConfigError::Invalid(format!(
+                "{name} names {} nodes. Milena runs as one broker and forms no cluster yet: several of them \
+                 would be strangers with separate data. Start one broker and remove {name}.",
+                nodes.len()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `node.id`, for which `broker.id` is Kafka's old name.
+fn node_id(layers: &Layers) -> Result<i32, ConfigError> {
+    let broker_id = layers
+        .get("broker.id")
+        .map(|_| layers.number::<i32>("broker.id"))
+        .transpose()?;
+    let node_id: i32 = match (layers.get("node.id"), broker_id) {
+        (None, Some(broker_id)) => broker_id,
+        _ => layers.number("node.id")?,
+    };
+    if broker_id.is_some_and(|broker_id| broker_id != node_id) {
+        return Err(ConfigError::Invalid(
+            "You must set `node.id` to the same value as `broker.id`.".to_owned(),
+        ));
+    }
+    if node_id < 0 {
+        return Err(ConfigError::value(
+            "node.id",
+            &node_id.to_string(),
+            "Value must be at least 0",
+        ));
+    }
+    Ok(node_id)
+}
+
+fn log_dirs(layers: &Layers) -> Result<Vec<PathBuf>, ConfigError> {
+    let dirs = match layers.list("log.dirs")? {
+        Some(dirs) => dirs,
+        None => layers.list("log.dir")?.unwrap_or_default(),
+    };
+    if dirs.is_empty() {
+        return Err(ConfigError::Requirement(
+            "At least one log directory must be defined via log.dirs or log.dir.".to_owned(),
+        ));
+    }
+    Ok(dirs.into_iter().map(PathBuf::from).collect())
+}
+
+fn per_ip_overrides(layers: &Layers) -> Result<BTreeMap<String, i32>, ConfigError> {
+    const NAME: &str = "max.connections.per.ip.overrides";
+    let text = layers.text(NAME)?.unwrap_or_default();
+    split_list(&text)
+        .into_iter()
+        .map(|item| {
+            let parsed = item
+                .rsplit_once(':')
+                .and_then(|(host, count)| Some((host.trim(), count.trim().parse().ok()?)));
+            parsed.map(|(host, count)| (host.to_owned(), count)).ok_or_else(|| {
+                ConfigError::Invalid(format!(
+                    "Error parsing configuration property '{NAME}': `{item}` is not of the form host:count"
+                ))
+            })
+        })
+        .collect()
+}
+
+fn resolve_listeners(layers: &Layers) -> Result<Vec<Listener>, ConfigError> {
+    if layers.get("inter.broker.listener.name").is_some()
+        && layers.get("security.inter.broker.protocol").is_some()
+    {
+        return Err(ConfigError::Invalid(
+            "Only one of inter.broker.listener.name and security.inter.broker.protocol should be set."
+                .to_owned(),
+        ));
+    }
+    listeners::resolve(&ListenerSettings {
+        listeners: &layers.list("listeners")?.unwrap_or_default(),
+        advertised: layers.list("advertised.listeners")?.as_deref(),
+        protocol_map: &layers.text("listener.security.protocol.map")?.unwrap_or_default(),
+        protocol_map_is_default: layers.get("listener.security.protocol.map").is_none(),
+        controller_names: &layers.list("controller.listener.names")?.unwrap_or_default(),
+        inter_broker_name: layers.text("inter.broker.listener.name")?.as_deref(),
+        fallback_host: &fallback_host(layers),
+    })
+}
+
+/// The address that clients are told when nobody named one. With nothing configured that is
+/// `localhost`: whoever tries Milena out has the client on the same machine, and a machine's own name
+/// often resolves nowhere. Where listeners were configured it is the machine's name, as in Kafka,
+/// because that is what other machines and containers know.
+fn fallback_host(layers: &Layers) -> String {
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    match layers.get("listeners") {
+        Some(_) if !hostname.is_empty() => hostname,
+        _ => "localhost".to_owned(),
+    }
+}
+
+pub(super) const RETENTION_MS: [(&str, i64); 3] = [
+    ("log.retention.ms", 1),
+    ("log.retention.minutes", MINUTE_MS),
+    ("log.retention.hours", HOUR_MS),
+];
+pub(super) const ROLL_MS: [(&str, i64); 2] = [("log.roll.ms", 1), ("log.roll.hours", HOUR_MS)];
+pub(super) const ROLL_JITTER_MS: [(&str, i64); 2] =
+    [("log.roll.jitter.ms", 1), ("log.roll.jitter.hours", HOUR_MS)];
+pub(super) const FLUSH_MS: [(&str, i64); 2] = [
+    ("log.flush.interval.ms", 1),
+    ("log.flush.scheduler.interval.ms", 1),
+];

@@ -1,0 +1,246 @@
+//! What `DescribeConfigs` answers: each setting with its value, where it comes from, and every layer
+//! that has it under one of its names, in order of precedence. Kafka's `ConfigHelper`.
+
+use std::collections::BTreeSet;
+
+use super::broker::{FLUSH_MS, RETENTION_MS, ROLL_JITTER_MS, ROLL_MS};
+use super::definition::{broker_configs, group_configs, topic_configs};
+use super::dynamic::{self, broker_quota_config};
+use super::topic::{self, broker_synonyms};
+use super::value::{ConfigType, Value};
+use super::{BrokerConfig, ConfigError, Layers, Properties};
+
+/// Where a value comes from, by Kafka's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigSource {
+    DynamicTopicConfig = 1,
+    DynamicBrokerConfig = 2,
+    DynamicDefaultBrokerConfig = 3,
+    StaticBrokerConfig = 4,
+    DefaultConfig = 5,
+    GroupConfig = 8,
+}
+
+impl ConfigSource {
+    #[must_use]
+    pub fn code(self) -> i8 {
+        self as i8
+    }
+}
+
+/// One layer that has the setting, under the name that the layer uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigSynonym {
+    pub name: String,
+    /// `None` where the value is secret.
+    pub value: Option<String>,
+    pub source: ConfigSource,
+}
+
+/// One setting as it is described.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigEntry {
+    pub name: String,
+    /// `None` where there is none, or where it is secret.
+    pub value: Option<String>,
+    pub source: ConfigSource,
+    pub config_type: ConfigType,
+    pub is_sensitive: bool,
+    pub read_only: bool,
+    /// The first is the one in force. Empty where only a default without a name applies.
+    pub synonyms: Vec<ConfigSynonym>,
+}
+
+/// Every topic setting of a topic with these overrides, in order of names.
+pub fn describe_topic(
+    config: &BrokerConfig,
+    overrides: &Properties,
+) -> Result<Vec<ConfigEntry>, ConfigError> {
+    let entry = |def: &super::ConfigDef| -> Result<ConfigEntry, ConfigError> {
+        let value = topic::value(config.layers(), overrides, def.name)?.to_text();
+        let mut synonyms = match broker_synonyms(def.name).first() {
+            Some(name) => synonyms(config.layers(), name, false),
+            None => Vec::new(),
+        };
+        if overrides.contains_key(def.name) {
+            let own = ConfigSynonym {
+                name: def.name.to_owned(),
+                value: Some(value.clone()),
+                source: ConfigSource::DynamicTopicConfig,
+            };
+            synonyms.insert(0, own);
+        }
+        Ok(ConfigEntry {
+            name: def.name.to_owned(),
+            value: Some(value),
+            source: source(&synonyms),
+            config_type: def.config_type,
+            is_sensitive: false,
+            read_only: false,
+            synonyms,
+        })
+    };
+    topic_configs().iter().map(entry).collect()
+}
+
+/// Every broker setting of this broker, with those that it was given and does not know.
+pub fn describe_broker(config: &BrokerConfig) -> Result<Vec<ConfigEntry>, ConfigError> {
+    let layers = config.layers();
+    let mut names: BTreeSet<&str> = broker_configs().iter().map(|def| def.name).collect();
+    for layer in [
+        &layers.static_broker,
+        &layers.dynamic_default,
+        &layers.dynamic_broker,
+    ] {
+        names.extend(layer.keys().map(String::as_str));
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            let value = match broker_configs().get(name) {
+                Some(_) => layers.value(name)?.map(|value| value.to_text()),
+                None => layers.get(name).map(str::to_owned),
+            };
+            Ok(broker_entry(name, value, |sensitive| {
+                synonyms(layers, name, sensitive)
+            }))
+        })
+        .collect()
+}
+
+/// What was set for all brokers: the resource of type BROKER without a name.
+#[must_use]
+pub fn describe_broker_defaults(config: &BrokerConfig) -> Vec<ConfigEntry> {
+    let layers = config.layers();
+    let entry = |(name, value): (&String, &String)| {
+        broker_entry(name, Some(value.clone()), |sensitive| {
+            let all = synonyms(layers, name, sensitive).into_iter();
+            all.filter(|synonym| synonym.source == ConfigSource::DynamicDefaultBrokerConfig)
+                .collect()
+        })
+    };
+    layers.dynamic_default.iter().map(entry).collect()
+}
+
+fn broker_entry(
+    name: &str,
+    value: Option<String>,
+    synonyms: impl FnOnce(bool) -> Vec<ConfigSynonym>,
+) -> ConfigEntry {
+    let config_type = match broker_configs().get(name) {
+        Some(def) => def.config_type,
+        None if broker_quota_config(name) => ConfigType::Long,
+        None => ConfigType::Unknown,
+    };
+    // What is not known could be anything, so it is kept secret.
+    let is_sensitive = matches!(config_type, ConfigType::Password | ConfigType::Unknown);
+    let synonyms = synonyms(is_sensitive);
+    ConfigEntry {
+        name: name.to_owned(),
+        value: value.filter(|_| !is_sensitive),
+        source: source(&synonyms),
+        config_type,
+        is_sensitive,
+        read_only: dynamic::update_mode(name).is_none(),
+        synonyms,
+    }
+}
+
+/// Every group setting of a group with these overrides.
+pub fn describe_group(
+    config: &BrokerConfig,
+    overrides: &Properties,
+) -> Result<Vec<ConfigEntry>, ConfigError> {
+    let entry = |def: &super::ConfigDef| -> Result<ConfigEntry, ConfigError> {
+        let broker_name = format!("group.{}", def.name);
+        let inherited = broker_configs().get(&broker_name).is_some();
+        let value = match overrides.get(def.name) {
+            Some(text) => Some(def.parse(text)?),
+            None if inherited => config.layers().value(&broker_name)?,
+            None => def.default_value()?,
+        };
+        let value = value.map(|value| value.to_text());
+        let mut synonyms = if inherited {
+            synonyms(config.layers(), &broker_name, false)
+        } else {
+            Vec::new()
+        };
+        let own = |source| ConfigSynonym {
+            name: def.name.to_owned(),
+            value: value.clone(),
+            source,
+        };
+        if overrides.contains_key(def.name) {
+            synonyms.insert(0, own(ConfigSource::GroupConfig));
+        } else if !inherited {
+            synonyms.insert(0, own(ConfigSource::DefaultConfig));
+        }
+        Ok(ConfigEntry {
+            name: def.name.to_owned(),
+            value,
+            source: source(&synonyms),
+            config_type: def.config_type,
+            is_sensitive: false,
+            read_only: false,
+            synonyms,
+        })
+    };
+    group_configs().iter().map(entry).collect()
+}
+
+fn source(synonyms: &[ConfigSynonym]) -> ConfigSource {
+    synonyms
+        .first()
+        .map_or(ConfigSource::DefaultConfig, |first| first.source)
+}
+
+/// Names of one broker setting in several units, the one that counts first.
+fn broker_names(name: &str) -> Vec<&str> {
+    for family in [RETENTION_MS.as_slice(), &ROLL_MS, &ROLL_JITTER_MS] {
+        if family.iter().any(|(member, _)| *member == name) {
+            return family.iter().map(|(member, _)| *member).collect();
+        }
+    }
+    match name {
+        "log.flush.interval.ms" => FLUSH_MS.iter().map(|(member, _)| *member).collect(),
+        _ => vec![name],
+    }
+}
+
+/// Layer by layer, every name of the setting. What comes before the asked name is left out: with
+/// only `log.retention.hours` set, `log.retention.ms` has no synonyms, as in Kafka.
+fn synonyms(layers: &Layers, name: &str, sensitive: bool) -> Vec<ConfigSynonym> {
+    let names = broker_names(name);
+    let mut found = Vec::new();
+    let dynamic_and_static = [
+        (&layers.dynamic_broker, ConfigSource::DynamicBrokerConfig),
+        (&layers.dynamic_default, ConfigSource::DynamicDefaultBrokerConfig),
+        (&layers.static_broker, ConfigSource::StaticBrokerConfig),
+    ];
+    let mut add = |name: &str, value: String, source| {
+        found.push(ConfigSynonym {
+            name: name.to_owned(),
+            value: Some(value).filter(|_| !sensitive),
+            source,
+        });
+    };
+    for (layer, source) in dynamic_and_static {
+        for name in &names {
+            if let Some(value) = layer.get(*name) {
+                add(name, value.clone(), source);
+            }
+        }
+    }
+    for name in &names {
+        let default = broker_configs()
+            .get(name)
+            .and_then(|def| def.default_value().ok().flatten());
+        if let Some(default) = default.as_ref().map(Value::to_text) {
+            add(name, default, ConfigSource::DefaultConfig);
+        }
+    }
+    found
+        .into_iter()
+        .skip_while(|synonym| synonym.name != name)
+        .collect()
+}

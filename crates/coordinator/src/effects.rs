@@ -1,0 +1,57 @@
+//! What a step of the state machine asks of its driver: facts to store, replies to send.
+
+use bytes::Bytes;
+use milena_protocol::ErrorCode;
+use milena_protocol::messages::{
+    HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse,
+    SyncGroupResponse,
+};
+
+/// Names a request that waits for its reply. The driver chooses the numbers; each is used once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// One fact's new value; `None` removes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FactChange {
+    pub key: Bytes,
+    pub value: Option<Bytes>,
+}
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    JoinGroup(JoinGroupResponse),
+    SyncGroup(SyncGroupResponse),
+    Heartbeat(HeartbeatResponse),
+    LeaveGroup(LeaveGroupResponse),
+    OffsetCommit(OffsetCommitResponse),
+    OffsetDelete(OffsetDeleteResponse),
+    DeleteGroup(ErrorCode),
+}
+
+/// The outcome of one step. The facts are to be stored, as one atomic batch, before any of the
+/// replies is sent; the effects of several steps are to be stored in the order of the steps.
+#[must_use]
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Effects {
+    pub facts: Vec<FactChange>,
+    pub replies: Vec<(Ticket, Reply)>,
+}
+
+impl Effects {
+    pub(crate) fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        self.replies.push((ticket, reply));
+    }
+
+    pub(crate) fn put(&mut self, key: Bytes, value: Bytes) {
+        self.facts.push(FactChange {
+            key,
+            value: Some(value),
+        });
+    }
+
+    pub(crate) fn remove(&mut self, key: Bytes) {
+        self.facts.push(FactChange { key, value: None });
+    }
+}

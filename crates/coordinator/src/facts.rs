@@ -1,0 +1,208 @@
+//! The facts of groups: keys that a person can read, values in Kafka's stored formats.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `group/<group>` | GroupMetadataValue: generation, protocol, leader, members, assignments |
+//! | `offset/<group>/<topic>/<partition>` | OffsetCommitValue |
+//!
+//! In names, `/` is written `%2F` and `%` is written `%25`, so a key has one reading only and
+//! `offset/<group>/` is the prefix of exactly that group's offsets. A value starts with its
+//! version as two bytes, as in the records of `__consumer_offsets`.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue};
+use milena_protocol::{Message, Reader, Str, Writer};
+
+/// The version of GroupMetadataValue that is written (as Kafka: 4 has no use yet).
+const GROUP_METADATA_VERSION: i16 = 3;
+/// The version of OffsetCommitValue that holds a leader epoch and a topic id.
+const OFFSET_COMMIT_VERSION: i16 = 4;
+/// The only version of OffsetCommitValue that holds an explicit expiry (OffsetCommit v2 to v4).
+const OFFSET_COMMIT_VERSION_WITH_EXPIRY: i16 = 1;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoadError {
+    #[error("the group fact {0:?} has no key that this version knows: was it written by a newer one?")]
+    UnknownKey(Bytes),
+    #[error("the group fact {key:?} cannot be read: {reason}")]
+    BadValue { key: Bytes, reason: String },
+}
+
+/// A fact's key, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    Group { group: Str },
+    Offset { group: Str, topic: Str, partition: i32 },
+}
+
+pub(crate) fn group_key(group: &str) -> Bytes {
+    let mut key = String::with_capacity(6 + group.len());
+    key.push_str("group/");
+    push_name(&mut key, group);
+    Bytes::from(key)
+}
+
+pub(crate) fn offset_key(group: &str, topic: &str, partition: i32) -> Bytes {
+    let mut key = String::with_capacity(16 + group.len() + topic.len());
+    key.push_str("offset/");
+    push_name(&mut key, group);
+    key.push('/');
+    push_name(&mut key, topic);
+    key.push('/');
+    key.push_str(&partition.to_string());
+    Bytes::from(key)
+}
+
+pub(crate) fn parse_key(key: &Bytes) -> Result<Key, LoadError> {
+    try_parse_key(key).ok_or_else(|| LoadError::UnknownKey(key.clone()))
+}
+
+fn try_parse_key(key: &[u8]) -> Option<Key> {
+    let mut parts = std::str::from_utf8(key).ok()?.split('/');
+    let parsed = match parts.next()? {
+        "group" => Key::Group {
+            group: parse_name(parts.next()?)?,
+        },
+        "offset" => Key::Offset {
+            group: parse_name(parts.next()?)?,
+            topic: parse_name(parts.next()?)?,
+            partition: parts.next()?.parse().ok()?,
+        },
+        _ => return None,
+    };
+    parts.next().is_none().then_some(parsed)
+}
+
+fn push_name(key: &mut String, name: &str) {
+    for character in name.chars() {
+        match character {
+            '/' => key.push_str("%2F"),
+            '%' => key.push_str("%25"),
+            other => key.push(other),
+        }
+    }
+}
+
+fn parse_name(escaped: &str) -> Option<Str> {
+    let mut name = String::with_capacity(escaped.len());
+    let mut pieces = escaped.split('%');
+    name.push_str(pieces.next()?);
+    for piece in pieces {
+        if let Some(rest) = piece.strip_prefix("2F") {
+            name.push('/');
+            name.push_str(rest);
+        } else {
+            name.push('%');
+            name.push_str(piece.strip_prefix("25")?);
+        }
+    }
+    Some(Str::from(name))
+}
+
+pub(crate) fn encode_group(value: &GroupMetadataValue) -> Bytes {
+    encode(value, GROUP_METADATA_VERSION)
+}
+
+pub(crate) fn encode_offset(value: &OffsetCommitValue) -> Bytes {
+    let version = if value.expire_timestamp == -1 {
+        OFFSET_COMMIT_VERSION
+    } else {
+        OFFSET_COMMIT_VERSION_WITH_EXPIRY
+    };
+    encode(value, version)
+}
+
+#[allow(clippy::expect_used)]
+fn encode<M: Message>(value: &M, version: i16) -> Bytes {
+    let mut writer = Writer::new();
+    // Encoding fails only for a field that the version cannot hold, and the versions above are
+    // chosen so that they hold what is set: peers cannot reach it.
+    value
+        .encode(&mut writer, version)
+        .expect("a stored value fits its own version");
+    let body = writer.finish_contiguous();
+    let mut out = BytesMut::with_capacity(2 + body.len());
+    out.put_i16(version);
+    out.put_slice(&body);
+    out.freeze()
+}
+
+pub(crate) fn decode<M: Message>(key: &Bytes, value: &Bytes) -> Result<M, LoadError> {
+    let bad = |reason: String| LoadError::BadValue {
+        key: key.clone(),
+        reason,
+    };
+    let Some((version, _)) = value.split_first_chunk::<2>() else {
+        return Err(bad("it is shorter than its version".to_owned()));
+    };
+    let version = i16::from_be_bytes(*version);
+    if !M::VERSIONS.contains(&version) {
+        return Err(bad(format!("version {version} of {} is unknown", M::NAME)));
+    }
+    let mut reader = Reader::new(value.slice(2..));
+    M::decode(&mut reader, version).map_err(|error| bad(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_any_group_id_are_read_back() {
+        for group in ["", "g", "a/b", "100%", "%2F", "a%2Fb/%25", "ümläut \u{1f600}"] {
+            assert_eq!(
+                parse_key(&group_key(group)).unwrap(),
+                Key::Group {
+                    group: Str::from(group.to_owned())
+                }
+            );
+            let offset = parse_key(&offset_key(group, "t.o-p_ic", 17)).unwrap();
+            let expected = Key::Offset {
+                group: Str::from(group.to_owned()),
+                topic: Str::from("t.o-p_ic"),
+                partition: 17,
+            };
+            assert_eq!(offset, expected);
+        }
+    }
+
+    #[test]
+    fn a_group_id_with_a_slash_cannot_take_the_place_of_another_groups_offsets() {
+        assert_ne!(offset_key("a/b", "c", 1), offset_key("a", "b/c", 1));
+        assert!(!offset_key("a/b", "c", 1).starts_with(b"offset/a/"));
+    }
+
+    #[test]
+    fn strange_keys_and_values_are_named_and_not_believed() {
+        for key in [
+            "",
+            "group",
+            "groups/a",
+            "group/a/b",
+            "offset/a/b",
+            "offset/a/b/x",
+            "group/%2",
+            "group/%zz",
+        ] {
+            let error = parse_key(&Bytes::from_static(key.as_bytes())).unwrap_err();
+            assert!(matches!(error, LoadError::UnknownKey(_)), "{key}");
+        }
+        let key = Bytes::from_static(b"group/a");
+        for value in [&b""[..], b"\0", b"\0\x63", b"\0\x03", b"\xff\xff"] {
+            let error = decode::<GroupMetadataValue>(&key, &Bytes::copy_from_slice(value)).unwrap_err();
+            assert!(matches!(error, LoadError::BadValue { .. }));
+        }
+    }
+
+    #[test]
+    fn an_offset_with_an_explicit_expiry_keeps_it() {
+        let value = OffsetCommitValue {
+            offset: 5,
+            expire_timestamp: 77,
+            ..OffsetCommitValue::default()
+        };
+        let key = offset_key("g", "t", 0);
+        let read: OffsetCommitValue = decode(&key, &encode_offset(&value)).unwrap();
+        assert_eq!((read.offset, read.expire_timestamp), (5, 77));
+    }
+}

@@ -1,0 +1,546 @@
+//! A shard of groups: finds the group that a request is for, and keeps the shard's timers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+use milena_protocol::messages::describe_groups_response::DescribedGroup;
+use milena_protocol::messages::leave_group_request::MemberIdentity;
+use milena_protocol::messages::leave_group_response::MemberResponse;
+use milena_protocol::messages::list_groups_response::ListedGroup;
+use milena_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use milena_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use milena_protocol::messages::{
+    HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest,
+};
+use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue};
+use milena_protocol::{ErrorCode, Str, Uuid};
+
+use crate::facts::{self, Key, LoadError};
+use crate::group::{Group, Join, Parked, State, Step};
+use crate::limits::{MAX_GROUPS_PER_SHARD, MAX_NAME_BYTES};
+use crate::offsets;
+use crate::timers::{TimerKey, Timers};
+use crate::{Client, Effects, GroupConfig, Reply, Ticket};
+
+/// OffsetCommit from this version on tells that the group is unknown, and not its generation.
+const FIRST_COMMIT_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 9;
+/// DescribeGroups from this version on tells that the group is unknown, and not that it is Dead.
+const FIRST_DESCRIBE_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 6;
+/// LeaveGroup from this version on names its members in a list.
+const FIRST_LEAVE_VERSION_WITH_MEMBERS: i16 = 3;
+
+const CLASSIC_GROUP_TYPE: &str = "classic";
+
+/// One shard of groups, with its timers.
+pub struct Groups {
+    config: GroupConfig,
+    new_member_suffix: Box<dyn FnMut() -> Uuid + Send>,
+    groups: BTreeMap<Str, Group>,
+    timers: Timers,
+}
+
+impl fmt::Debug for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Groups")
+            .field("groups", &self.groups.len())
+            .field("timers", &self.timers.len())
+            .finish()
+    }
+}
+
+impl Groups {
+    /// An empty shard. `new_member_suffix` gives the random part of new member ids; it is a
+    /// parameter so that a test can repeat what happened.
+    pub fn new(config: GroupConfig, new_member_suffix: impl FnMut() -> Uuid + Send + 'static) -> Self {
+        Self {
+            config,
+            new_member_suffix: Box::new(new_member_suffix),
+            groups: BTreeMap::new(),
+            timers: Timers::default(),
+        }
+    }
+
+    /// Takes the place of whatever the shard held with what is stored; all sessions start anew.
+    /// Must be called once before anything else, also when nothing is stored yet.
+    pub fn load(
+        &mut self,
+        now_ms: i64,
+        rows: impl IntoIterator<Item = (Bytes, Bytes)>,
+    ) -> Result<(), LoadError> {
+        self.groups.clear();
+        self.timers.clear();
+        let mut offsets = Vec::new();
+        for (key, value) in rows {
+            match facts::parse_key(&key)? {
+                Key::Group { group } => {
+                    let value: GroupMetadataValue = facts::decode(&key, &value)?;
+                    self.groups.insert(group.clone(), Group::load(group, value));
+                }
+                Key::Offset {
+                    group,
+                    topic,
+                    partition,
+                } => {
+                    let value: OffsetCommitValue = facts::decode(&key, &value)?;
+                    offsets.push((group, topic, partition, value));
+                }
+            }
+        }
+        for (id, topic, partition, value) in offsets {
+            let group = self
+                .groups
+                .entry(id.clone())
+                .or_insert_with(|| Group::new(id, now_ms));
+            group.offsets.load(topic, partition, value);
+        }
+        self.start_timers(now_ms);
+        Ok(())
+    }
+
+    fn start_timers(&mut self, now_ms: i64) {
+        let mut effects = Effects::default();
+        let (mut step, groups) = self.step(now_ms, &mut effects);
+        let limit = usize::try_from(step.config.max_group_size).unwrap_or(0);
+        for group in groups.values_mut() {
+            let ids: Vec<Str> = group.members.keys().cloned().collect();
+            for id in &ids {
+                group.reschedule_session(&mut step, id);
+            }
+            // The limit was lowered: whoever joins again last will be turned away.
+            if ids.len() > limit {
+                group.prepare_rebalance(&mut step);
+            }
+        }
+        debug_assert!(
+            effects == Effects::default(),
+            "loading changes nothing and nobody waits"
+        );
+        self.schedule_expiry(now_ms);
+    }
+
+    pub fn update_config(&mut self, now_ms: i64, config: GroupConfig) {
+        self.config = config;
+        self.schedule_expiry(now_ms);
+    }
+
+    fn schedule_expiry(&mut self, now_ms: i64) {
+        let interval_ms = self.config.offsets_retention_check_interval_ms.max(1);
+        self.timers
+            .schedule(TimerKey::Expiry, now_ms.saturating_add(interval_ms));
+    }
+
+    fn step<'a>(
+        &'a mut self,
+        now_ms: i64,
+        effects: &'a mut Effects,
+    ) -> (Step<'a>, &'a mut BTreeMap<Str, Group>) {
+        (
+            Step {
+                now_ms,
+                config: &self.config,
+                timers: &mut self.timers,
+                effects,
+            },
+            &mut self.groups,
+        )
+    }
+
+    // --- membership ---------------------------------------------------------------------------
+
+    pub fn join(
+        &mut self,
+        now_ms: i64,
+        ticket: Ticket,
+        version: i16,
+        client: &Client,
+        request: &JoinGroupRequest,
+    ) -> Effects {
+        let parked = Parked { ticket, version };
+        let mut effects = Effects::default();
+        let refused = self.refuse_join(client, request);
+        let suffix = &mut self.new_member_suffix;
+        let mut step = Step {
+            now_ms,
+            config: &self.config,
+            timers: &mut self.timers,
+            effects: &mut effects,
+        };
+        if let Some(error) = refused {
+            step.fail_join(parked, &request.member_id, error);
+            return effects;
+        }
+        let join = Join::new(parked, client, request);
+        let suffix = || uuid_text(suffix());
+        match self.groups.get_mut(&request.group_id) {
+            Some(group) => group.join(&mut step, join, suffix),
+            None => {
+                let mut group = Group::new(request.group_id.detached(), now_ms);
+                let mut creation = Effects::default();
+                group.persist(&mut creation);
+                group.join(&mut step, join, suffix);
+                // A group that a refused request would have created is not created.
+                if !group.is_vacant() {
+                    step.effects.facts.append(&mut creation.facts);
+                    self.groups.insert(group.id.clone(), group);
+                }
+            }
+        }
+        effects
+    }
+
+    fn refuse_join(&self, client: &Client, request: &JoinGroupRequest) -> Option<ErrorCode> {
+        let allowed = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
+        if request.group_id.is_empty() || request.group_id.len() > MAX_NAME_BYTES {
+            return Some(ErrorCode::InvalidGroupId);
+        }
+        if !allowed.contains(&request.session_timeout_ms) {
+            return Some(ErrorCode::InvalidSessionTimeout);
+        }
+        if let Some(error) = Join::refusal(client, request) {
+            return Some(error);
+        }
+        if self.groups.contains_key(&request.group_id) {
+            None
+        } else if !request.member_id.is_empty() {
+            Some(ErrorCode::UnknownMemberId)
+        } else {
+            (self.groups.len() >= MAX_GROUPS_PER_SHARD).then_some(ErrorCode::CoordinatorNotAvailable)
+        }
+    }
+
+    pub fn sync(&mut self, now_ms: i64, ticket: Ticket, request: &SyncGroupRequest) -> Effects {
+        let mut effects = Effects::default();
+        let (mut step, groups) = self.step(now_ms, &mut effects);
+        match groups.get_mut(&request.group_id) {
+            _ if request.group_id.is_empty() => step.fail_sync(ticket, ErrorCode::InvalidGroupId),
+            None => step.fail_sync(ticket, ErrorCode::UnknownMemberId),
+            Some(group) => group.sync(&mut step, ticket, request),
+        }
+        effects
+    }
+
+    pub fn heartbeat(&mut self, now_ms: i64, ticket: Ticket, request: &HeartbeatRequest) -> Effects {
+        let mut effects = Effects::default();
+        let (mut step, groups) = self.step(now_ms, &mut effects);
+        match groups.get_mut(&request.group_id) {
+            _ if request.group_id.is_empty() => step.answer_heartbeat(ticket, ErrorCode::InvalidGroupId),
+            None => step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId),
+            Some(group) => group.heartbeat(&mut step, ticket, request),
+        }
+        effects
+    }
+
+    pub fn leave(
+        &mut self,
+        now_ms: i64,
+        ticket: Ticket,
+        version: i16,
+        request: &LeaveGroupRequest,
+    ) -> Effects {
+        let mut response = LeaveGroupResponse::default();
+        let mut effects = Effects::default();
+        if request.group_id.is_empty() {
+            response.error_code = ErrorCode::InvalidGroupId.code();
+            effects.reply(ticket, Reply::LeaveGroup(response));
+            return effects;
+        }
+        let single = version < FIRST_LEAVE_VERSION_WITH_MEMBERS;
+        let members = if single {
+            vec![only_member(&request.member_id)]
+        } else {
+            request.members.clone()
+        };
+        let (mut step, groups) = self.step(now_ms, &mut effects);
+        let left = match groups.get_mut(&request.group_id) {
+            Some(group) => group.leave(&mut step, &members),
+            None => members.iter().map(unknown_member).collect(),
+        };
+        if single {
+            response.error_code = left.first().map_or(0, |member| member.error_code);
+        } else {
+            response.members = left;
+        }
+        effects.reply(ticket, Reply::LeaveGroup(response));
+        effects
+    }
+
+    // --- offsets ------------------------------------------------------------------------------
+
+    /// Commits for topics that the caller has checked; their names must be set, ids may be.
+    pub fn commit_offsets(
+        &mut self,
+        now_ms: i64,
+        ticket: Ticket,
+        version: i16,
+        request: &OffsetCommitRequest,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        let full = self.groups.len() >= MAX_GROUPS_PER_SHARD;
+        let (mut step, groups) = self.step(now_ms, &mut effects);
+        let response = match groups.get_mut(&request.group_id) {
+            Some(group) => group.commit_offsets(&mut step, request),
+            None if request.generation_id_or_member_epoch >= 0 => {
+                let tells = version >= FIRST_COMMIT_VERSION_WITH_GROUP_ID_NOT_FOUND;
+                let error = if tells {
+                    ErrorCode::GroupIdNotFound
+                } else {
+                    ErrorCode::IllegalGeneration
+                };
+                offsets::commit_error(request, error)
+            }
+            None if request.group_id.len() > MAX_NAME_BYTES => {
+                offsets::commit_error(request, ErrorCode::InvalidGroupId)
+            }
+            None if full => offsets::commit_error(request, ErrorCode::CoordinatorNotAvailable),
+            None => {
+                // A group that is used for its offsets only exists by having some.
+                let mut group = Group::new(request.group_id.detached(), now_ms);
+                let response = group.commit_offsets(&mut step, request);
+                if !group.is_vacant() {
+                    groups.insert(group.id.clone(), group);
+                }
+                response
+            }
+        };
+        effects.reply(ticket, Reply::OffsetCommit(response));
+        effects
+    }
+
+    /// What a group has committed. The group's member id and epoch (v9) mean nothing to classic
+    /// groups and are not looked at, as in Kafka.
+    pub fn fetch_offsets(&self, request: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+        offsets::fetch(
+            self.groups.get(&request.group_id).map(|group| &group.offsets),
+            request,
+        )
+    }
+
+    pub fn delete_offsets(&mut self, ticket: Ticket, request: &OffsetDeleteRequest) -> Effects {
+        let mut effects = Effects::default();
+        let refuse = |error: ErrorCode| OffsetDeleteResponse {
+            error_code: error.code(),
+            ..OffsetDeleteResponse::default()
+        };
+        let response = match self.groups.get_mut(&request.group_id) {
+            _ if request.group_id.is_empty() => refuse(ErrorCode::InvalidGroupId),
+            None => refuse(ErrorCode::GroupIdNotFound),
+            Some(group) => group.delete_offsets(&mut effects, request),
+        };
+        effects.reply(ticket, Reply::OffsetDelete(response));
+        effects
+    }
+
+    /// Topics were deleted: so are the offsets that were committed for them.
+    pub fn topic_deleted(&mut self, topics: &[Str]) -> Effects {
+        let mut effects = Effects::default();
+        for group in self.groups.values_mut() {
+            for topic in topics {
+                group.offsets.forget_topic(&group.id, topic, &mut effects);
+            }
+        }
+        effects
+    }
+
+    // --- administration -----------------------------------------------------------------------
+
+    pub fn delete_group(&mut self, ticket: Ticket, group_id: &Str) -> Effects {
+        let mut effects = Effects::default();
+        let error = match self.groups.get(group_id).map(|group| group.state) {
+            None => ErrorCode::GroupIdNotFound,
+            Some(State::Empty) => {
+                self.forget_group(group_id, &mut effects);
+                ErrorCode::None
+            }
+            Some(_) => ErrorCode::NonEmptyGroup,
+        };
+        effects.reply(ticket, Reply::DeleteGroup(error));
+        effects
+    }
+
+    /// Removes an empty group with its offsets; members who were only given an id yet will find
+    /// it unknown and join afresh.
+    fn forget_group(&mut self, group_id: &Str, effects: &mut Effects) {
+        let Some(mut group) = self.groups.remove(group_id) else {
+            return;
+        };
+        assert!(
+            group.members.is_empty(),
+            "group {group_id} is removed with members"
+        );
+        for member in group.member_ids_pending() {
+            self.timers.cancel(TimerKey::Session {
+                group: group.id.clone(),
+                member: member.clone(),
+            });
+        }
+        group.offsets.clear(group_id, effects);
+        effects.remove(facts::group_key(group_id));
+    }
+
+    pub fn describe(&self, group_id: &Str, version: i16) -> DescribedGroup {
+        let mut described = DescribedGroup {
+            group_id: group_id.clone(),
+            ..DescribedGroup::default()
+        };
+        let Some(group) = self.groups.get(group_id) else {
+            described.group_state = Str::from("Dead");
+            if version >= FIRST_DESCRIBE_VERSION_WITH_GROUP_ID_NOT_FOUND {
+                described.error_code = ErrorCode::GroupIdNotFound.code();
+                described.error_message = Some(Str::from(format!("Group {group_id} not found.")));
+            }
+            return described;
+        };
+        // Only in a stable group do the members agree on what their metadata means.
+        let protocol = group
+            .protocol_name
+            .as_ref()
+            .filter(|_| group.state == State::Stable);
+        described.group_state = Str::from(group.state.name());
+        described.protocol_type = group.protocol_type.clone().unwrap_or_default();
+        described.protocol_data = protocol.cloned().unwrap_or_default();
+        described.members = group
+            .members
+            .values()
+            .map(|member| member.describe(protocol))
+            .collect();
+        described
+    }
+
+    /// The shard's groups; filters that are empty let everything through, and neither minds case.
+    pub fn list(&self, states: &[Str], types: &[Str]) -> Vec<ListedGroup> {
+        let has = |filter: &[Str], name: &str| {
+            filter.is_empty()
+                || filter
+                    .iter()
+                    .any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
+        };
+        if !has(types, CLASSIC_GROUP_TYPE) {
+            return Vec::new();
+        }
+        let wanted = self
+            .groups
+            .values()
+            .filter(|group| has(states, group.state.name()));
+        wanted
+            .map(|group| ListedGroup {
+                group_id: group.id.clone(),
+                protocol_type: group.protocol_type.clone().unwrap_or_default(),
+                group_state: Str::from(group.state.name()),
+                group_type: Str::from(CLASSIC_GROUP_TYPE),
+                ..ListedGroup::default()
+            })
+            .collect()
+    }
+
+    // --- time ---------------------------------------------------------------------------------
+
+    /// When [`Groups::tick`] is next needed; earlier calls do no harm.
+    pub fn next_deadline_ms(&self) -> Option<i64> {
+        self.timers.next_deadline_ms()
+    }
+
+    /// Does everything whose time has come.
+    pub fn tick(&mut self, now_ms: i64) -> Effects {
+        let mut effects = Effects::default();
+        while let Some(key) = self.timers.pop_due(now_ms) {
+            let (mut step, groups) = self.step(now_ms, &mut effects);
+            match key {
+                TimerKey::Expiry => self.expire(now_ms, &mut effects),
+                TimerKey::Join { group } => {
+                    if let Some(group) = groups.get_mut(&group) {
+                        group.join_timer_fired(&mut step);
+                    }
+                }
+                TimerKey::Sync { group } => {
+                    if let Some(group) = groups.get_mut(&group) {
+                        group.sync_timer_fired(&mut step);
+                    }
+                }
+                TimerKey::Session { group, member } => {
+                    if let Some(group) = groups.get_mut(&group) {
+                        group.session_expired(&mut step, &member);
+                    }
+                }
+            }
+        }
+        effects
+    }
+
+    fn expire(&mut self, now_ms: i64, effects: &mut Effects) {
+        let mut unused = Vec::new();
+        let (mut step, groups) = self.step(now_ms, effects);
+        for group in groups.values_mut() {
+            let without_offsets = group.expire_offsets(&mut step);
+            if without_offsets && group.state == State::Empty && !group.has_pending_joins() {
+                unused.push(group.id.clone());
+            }
+        }
+        for id in &unused {
+            self.forget_group(id, effects);
+        }
+        self.schedule_expiry(now_ms);
+    }
+
+    /// Answers everybody who waits with NOT_COORDINATOR, because the shard is given up. Nothing
+    /// is stored; what the shard held is forgotten.
+    pub fn unload(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        let (mut step, groups) = self.step(0, &mut effects);
+        for group in groups.values_mut() {
+            group.unload(&mut step, ErrorCode::NotCoordinator);
+        }
+        self.groups.clear();
+        self.timers.clear();
+        effects
+    }
+
+    /// How many groups the shard holds; the limit is [`MAX_GROUPS_PER_SHARD`].
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// How many members all groups have together.
+    pub fn member_count(&self) -> usize {
+        self.groups.values().map(|group| group.members.len()).sum()
+    }
+
+    /// Panics if something that must hold between steps does not. For tests.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) {
+        for (id, group) in &self.groups {
+            assert_eq!(*id, group.id);
+            group.check_invariants();
+        }
+    }
+}
+
+fn only_member(member_id: &Str) -> MemberIdentity {
+    MemberIdentity {
+        member_id: member_id.clone(),
+        ..MemberIdentity::default()
+    }
+}
+
+fn unknown_member(identity: &MemberIdentity) -> MemberResponse {
+    MemberResponse {
+        member_id: identity.member_id.clone(),
+        group_instance_id: identity.group_instance_id.clone(),
+        error_code: ErrorCode::UnknownMemberId.code(),
+        ..MemberResponse::default()
+    }
+}
+
+/// A UUID as Java writes it, as Kafka puts it into member ids.
+fn uuid_text(id: Uuid) -> String {
+    let bytes = id.as_bytes();
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}

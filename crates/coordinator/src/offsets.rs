@@ -1,0 +1,373 @@
+//! The committed offsets of one group: OffsetCommit, OffsetFetch, OffsetDelete and expiry.
+
+use std::collections::BTreeMap;
+
+use milena_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use milena_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use milena_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
+use milena_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use milena_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
+};
+use milena_protocol::messages::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+};
+use milena_protocol::stored::OffsetCommitValue;
+use milena_protocol::{ErrorCode, Str, Uuid};
+
+use crate::facts;
+use crate::group::{Group, State, Step};
+use crate::limits::MAX_NAME_BYTES;
+use crate::{Effects, GroupConfig};
+
+const NO_OFFSET: i64 = -1;
+const NO_LEADER_EPOCH: i32 = -1;
+/// OffsetCommit's retention time of clients that leave it to the broker.
+const DEFAULT_RETENTION_TIME: i64 = -1;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Committed {
+    offset: i64,
+    leader_epoch: i32,
+    metadata: Str,
+    commit_timestamp_ms: i64,
+    /// Only from clients that set a retention time (OffsetCommit v2 to v4).
+    expire_timestamp_ms: Option<i64>,
+    /// Zero when the client named the topic instead (before OffsetCommit v10).
+    topic_id: Uuid,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Offsets {
+    topics: BTreeMap<Str, BTreeMap<i32, Committed>>,
+}
+
+impl Offsets {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    pub(crate) fn load(&mut self, topic: Str, partition: i32, value: OffsetCommitValue) {
+        let committed = Committed {
+            offset: value.offset,
+            leader_epoch: value.leader_epoch,
+            metadata: value.metadata,
+            commit_timestamp_ms: value.commit_timestamp,
+            expire_timestamp_ms: Some(value.expire_timestamp).filter(|at| *at != -1),
+            topic_id: value.topic_id,
+        };
+        self.topics.entry(topic).or_default().insert(partition, committed);
+    }
+
+    fn get(&self, topic: &Str, partition: i32) -> Option<&Committed> {
+        self.topics.get(topic)?.get(&partition)
+    }
+
+    fn remove(&mut self, topic: &Str, partition: i32) -> bool {
+        let Some(partitions) = self.topics.get_mut(topic) else {
+            return false;
+        };
+        let removed = partitions.remove(&partition).is_some();
+        if partitions.is_empty() {
+            self.topics.remove(topic);
+        }
+        removed
+    }
+
+    /// Forgets every offset, and says so in the facts.
+    pub(crate) fn clear(&mut self, group: &Str, effects: &mut Effects) {
+        for (topic, partitions) in std::mem::take(&mut self.topics) {
+            for partition in partitions.into_keys() {
+                effects.remove(facts::offset_key(group, &topic, partition));
+            }
+        }
+    }
+
+    /// Forgets the offsets of a topic that is gone.
+    pub(crate) fn forget_topic(&mut self, group: &Str, topic: &Str, effects: &mut Effects) {
+        for partition in self.topics.remove(topic).unwrap_or_default().into_keys() {
+            effects.remove(facts::offset_key(group, topic, partition));
+        }
+    }
+}
+
+impl Group {
+    /// Whether this client may commit now. The generation is -1 when it is not a member: an
+    /// administrator or a consumer that assigns its partitions itself.
+    fn validate_offset_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        let generation = request.generation_id_or_member_epoch;
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        let instance_id = request.group_instance_id.as_ref();
+        if generation < 0 && request.member_id.is_empty() && instance_id.is_none() {
+            // Members own the offsets of a group that has any.
+            return Err(ErrorCode::UnknownMemberId);
+        }
+        self.validate_member(&request.member_id, instance_id)?;
+        if generation != self.generation {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        if self.state == State::CompletingRebalance {
+            return Err(ErrorCode::RebalanceInProgress);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn commit_offsets(
+        &mut self,
+        step: &mut Step<'_>,
+        request: &OffsetCommitRequest,
+    ) -> OffsetCommitResponse {
+        if let Err(error) = self.validate_offset_commit(request) {
+            return commit_error(request, error);
+        }
+        // A commit keeps the session alive as a heartbeat does.
+        if matches!(self.state, State::Stable | State::PreparingRebalance) {
+            self.reschedule_session(step, &request.member_id);
+        }
+        let retention = request.retention_time_ms;
+        let expire_timestamp_ms =
+            (retention != DEFAULT_RETENTION_TIME).then(|| step.now_ms.saturating_add(retention));
+        let mut response = OffsetCommitResponse::default();
+        for topic in &request.topics {
+            let mut answered = commit_response_topic(topic);
+            for partition in &topic.partitions {
+                let error = self.commit_offset(step, topic, partition, expire_timestamp_ms);
+                answered
+                    .partitions
+                    .push(commit_response_partition(partition, error));
+            }
+            response.topics.push(answered);
+        }
+        response
+    }
+
+    fn commit_offset(
+        &mut self,
+        step: &mut Step<'_>,
+        topic: &OffsetCommitRequestTopic,
+        partition: &OffsetCommitRequestPartition,
+        expire_timestamp_ms: Option<i64>,
+    ) -> ErrorCode {
+        let metadata = partition.committed_metadata.clone().unwrap_or_default();
+        if is_too_large(&metadata, step.config) {
+            return ErrorCode::OffsetMetadataTooLarge;
+        }
+        let committed = Committed {
+            offset: partition.committed_offset,
+            leader_epoch: partition.committed_leader_epoch,
+            metadata: metadata.detached(),
+            commit_timestamp_ms: step.now_ms,
+            expire_timestamp_ms,
+            topic_id: topic.topic_id,
+        };
+        let key = facts::offset_key(&self.id, &topic.name, partition.partition_index);
+        step.effects.put(key, facts::encode_offset(&committed.stored()));
+        match self.offsets.topics.get_mut(&topic.name) {
+            Some(partitions) => {
+                partitions.insert(partition.partition_index, committed);
+            }
+            None => {
+                let partitions = BTreeMap::from([(partition.partition_index, committed)]);
+                self.offsets.topics.insert(topic.name.detached(), partitions);
+            }
+        }
+        ErrorCode::None
+    }
+
+    pub(crate) fn delete_offsets(
+        &mut self,
+        effects: &mut Effects,
+        request: &OffsetDeleteRequest,
+    ) -> OffsetDeleteResponse {
+        let mut response = OffsetDeleteResponse::default();
+        if self.state != State::Empty && !self.uses_consumer_protocol() {
+            // What the members of other protocols use is not known.
+            response.error_code = ErrorCode::NonEmptyGroup.code();
+            return response;
+        }
+        for topic in &request.topics {
+            let subscribed = self.is_subscribed_to(&topic.name);
+            let mut answered = OffsetDeleteResponseTopic {
+                name: topic.name.clone(),
+                ..OffsetDeleteResponseTopic::default()
+            };
+            for partition in &topic.partitions {
+                let index = partition.partition_index;
+                let mut result = OffsetDeleteResponsePartition {
+                    partition_index: index,
+                    ..OffsetDeleteResponsePartition::default()
+                };
+                if subscribed {
+                    result.error_code = ErrorCode::GroupSubscribedToTopic.code();
+                } else if self.offsets.remove(&topic.name, index) {
+                    effects.remove(facts::offset_key(&self.id, &topic.name, index));
+                }
+                answered.partitions.push(result);
+            }
+            response.topics.push(answered);
+        }
+        response
+    }
+
+    /// Forgets the offsets whose time has passed (KIP-211); true if none is left.
+    pub(crate) fn expire_offsets(&mut self, step: &mut Step<'_>) -> bool {
+        if self.offsets.is_empty() {
+            return true;
+        }
+        // Since when an offset is unused: in a group without membership and in one with members
+        // since its commit, in a group that all members have left since they left.
+        let since_state_began = match (&self.protocol_type, self.state) {
+            (None, _) => false,
+            (Some(_), State::Empty) => true,
+            (Some(_), State::Stable) if self.knows_subscribed_topics() => false,
+            _ => return false,
+        };
+        let state_since_ms = self.state_since_ms.filter(|_| since_state_began);
+        let mut expired = Vec::new();
+        for (topic, partitions) in &self.offsets.topics {
+            if self.is_subscribed_to(topic) {
+                continue;
+            }
+            for (partition, committed) in partitions {
+                let unused_since_ms = state_since_ms.unwrap_or(committed.commit_timestamp_ms);
+                if committed.is_expired(unused_since_ms, step.now_ms, step.config.offsets_retention_ms) {
+                    expired.push((topic.clone(), *partition));
+                }
+            }
+        }
+        for (topic, partition) in expired {
+            self.offsets.remove(&topic, partition);
+            step.effects
+                .remove(facts::offset_key(&self.id, &topic, partition));
+        }
+        self.offsets.is_empty()
+    }
+}
+
+impl Committed {
+    fn is_expired(&self, unused_since_ms: i64, now_ms: i64, retention_ms: i64) -> bool {
+        match self.expire_timestamp_ms {
+            Some(at) => now_ms >= at,
+            None => now_ms.saturating_sub(unused_since_ms) >= retention_ms,
+        }
+    }
+
+    fn stored(&self) -> OffsetCommitValue {
+        OffsetCommitValue {
+            offset: self.offset,
+            leader_epoch: self.leader_epoch,
+            metadata: self.metadata.clone(),
+            commit_timestamp: self.commit_timestamp_ms,
+            expire_timestamp: self.expire_timestamp_ms.unwrap_or(-1),
+            topic_id: self.topic_id,
+            ..OffsetCommitValue::default()
+        }
+    }
+}
+
+/// Kafka counts the characters of a Java string: UTF-16 units.
+fn is_too_large(metadata: &Str, config: &GroupConfig) -> bool {
+    let limit = usize::try_from(config.offset_metadata_max_bytes).unwrap_or(0);
+    metadata.len() > MAX_NAME_BYTES || (metadata.len() > limit && metadata.encode_utf16().count() > limit)
+}
+
+/// The same error for every partition of a commit.
+pub(crate) fn commit_error(request: &OffsetCommitRequest, error: ErrorCode) -> OffsetCommitResponse {
+    let mut response = OffsetCommitResponse::default();
+    for topic in &request.topics {
+        let mut answered = commit_response_topic(topic);
+        answered.partitions = topic
+            .partitions
+            .iter()
+            .map(|partition| commit_response_partition(partition, error))
+            .collect();
+        response.topics.push(answered);
+    }
+    response
+}
+
+fn commit_response_topic(topic: &OffsetCommitRequestTopic) -> OffsetCommitResponseTopic {
+    OffsetCommitResponseTopic {
+        name: topic.name.clone(),
+        topic_id: topic.topic_id,
+        ..OffsetCommitResponseTopic::default()
+    }
+}
+
+fn commit_response_partition(
+    partition: &OffsetCommitRequestPartition,
+    error: ErrorCode,
+) -> OffsetCommitResponsePartition {
+    OffsetCommitResponsePartition {
+        partition_index: partition.partition_index,
+        error_code: error.code(),
+        ..OffsetCommitResponsePartition::default()
+    }
+}
+
+/// What a group has committed, for the partitions asked for or (no topics given) for all. A group
+/// that does not exist has committed nothing; that is no error. `require_stable` needs no answer
+/// of its own as long as no commit is part of an open transaction.
+pub(crate) fn fetch(
+    offsets: Option<&Offsets>,
+    request: &OffsetFetchRequestGroup,
+) -> OffsetFetchResponseGroup {
+    let mut response = OffsetFetchResponseGroup {
+        group_id: request.group_id.clone(),
+        ..OffsetFetchResponseGroup::default()
+    };
+    match &request.topics {
+        None => {
+            for (name, partitions) in offsets.iter().flat_map(|offsets| &offsets.topics) {
+                let topic = OffsetFetchResponseTopics {
+                    name: name.clone(),
+                    partitions: partitions
+                        .iter()
+                        .map(|(index, committed)| fetched(*index, Some(committed)))
+                        .collect(),
+                    ..OffsetFetchResponseTopics::default()
+                };
+                response.topics.push(topic);
+            }
+        }
+        Some(topics) => {
+            for asked in topics {
+                let mut topic = OffsetFetchResponseTopics {
+                    name: asked.name.clone(),
+                    topic_id: asked.topic_id,
+                    ..OffsetFetchResponseTopics::default()
+                };
+                for index in &asked.partition_indexes {
+                    let committed = offsets.and_then(|offsets| offsets.get(&asked.name, *index));
+                    // An offset of a topic that was deleted since is none of its namesake's.
+                    let committed = committed.filter(|one| !differ(one.topic_id, asked.topic_id));
+                    topic.partitions.push(fetched(*index, committed));
+                }
+                response.topics.push(topic);
+            }
+        }
+    }
+    response
+}
+
+fn differ(committed: Uuid, asked: Uuid) -> bool {
+    committed != Uuid::ZERO && asked != Uuid::ZERO && committed != asked
+}
+
+fn fetched(index: i32, committed: Option<&Committed>) -> OffsetFetchResponsePartitions {
+    OffsetFetchResponsePartitions {
+        partition_index: index,
+        committed_offset: committed.map_or(NO_OFFSET, |one| one.offset),
+        committed_leader_epoch: committed.map_or(NO_LEADER_EPOCH, |one| one.leader_epoch),
+        metadata: Some(committed.map(|one| one.metadata.clone()).unwrap_or_default()),
+        ..OffsetFetchResponsePartitions::default()
+    }
+}

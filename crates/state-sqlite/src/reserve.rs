@@ -1,0 +1,65 @@
+//! Room that is kept for the day when the disk is full. Starting needs a few pages (a new lease, the
+//! write-ahead log), and so does deleting a topic, which is what frees the disk again.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Enough for some hundred small transactions.
+const RESERVE_BYTES: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    path: PathBuf,
+    /// True while the room is kept.
+    kept: bool,
+}
+
+impl Reserve {
+    /// Beside the database. A reserve that cannot be kept now is tried again later.
+    pub(crate) fn beside(database: &Path) -> Self {
+        let mut path = database.as_os_str().to_owned();
+        path.push("-reserve");
+        let mut reserve = Self {
+            path: PathBuf::from(path),
+            kept: false,
+        };
+        reserve.keep();
+        reserve
+    }
+
+    /// Takes the room if it is not taken already.
+    pub(crate) fn keep(&mut self) {
+        if !self.kept {
+            self.kept = self.fill().is_ok();
+            if !self.kept {
+                // A part of it may be there; it must not count as the whole.
+                let _ = fs::remove_file(&self.path);
+            }
+        }
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        let present = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        if usize::try_from(present) == Ok(RESERVE_BYTES) {
+            return Ok(());
+        }
+        // Written, not only set to a length: a file of holes reserves nothing.
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&self.path)?;
+        let chunk = [0_u8; 64 << 10];
+        for _ in 0..RESERVE_BYTES / chunk.len() {
+            file.write_all(&chunk)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the room back to the disk. False when there was none to give.
+    pub(crate) fn give_up(&mut self) -> bool {
+        let was_kept = std::mem::replace(&mut self.kept, false);
+        was_kept && fs::remove_file(&self.path).is_ok()
+    }
+}

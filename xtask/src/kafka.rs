@@ -422,8 +422,16 @@ pub(crate) struct ReferenceBroker {
     pub(crate) address: SocketAddr,
 }
 
-/// Formats the storage, starts the broker and waits until it answers.
-pub(crate) fn start(options: &Options) -> Result<ReferenceBroker> {
+/// What is ready for a reference broker to be started.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) address: SocketAddr,
+    pub(crate) properties: PathBuf,
+    pub(crate) log: PathBuf,
+}
+
+/// Writes the configuration and formats the storage.
+pub(crate) fn prepare(options: &Options) -> Result<Prepared> {
     install()?;
     let port = match options.port {
         Some(port) => port,
@@ -434,7 +442,6 @@ pub(crate) fn start(options: &Options) -> Result<ReferenceBroker> {
     let properties = directory.join("server.properties");
     let log = directory.join("broker.log");
     write(&properties, &server_properties(options, port, free_port()?))?;
-
     if !directory.join("data/meta.properties").exists() {
         let mut format = child_command(bin().join("kafka-storage"));
         format.args([
@@ -446,13 +453,23 @@ pub(crate) fn start(options: &Options) -> Result<ReferenceBroker> {
         ]);
         must_succeed(format.arg(&properties), Some(&log))?;
     }
-    let mut process = Running::start(&mut broker_command(options, &properties)?, &log)?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    Ok(Prepared {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        properties,
+        log,
+    })
+}
+
+/// Formats the storage, starts the broker and waits until it answers.
+pub(crate) fn start(options: &Options) -> Result<ReferenceBroker> {
+    let prepared = prepare(options)?;
+    let address = prepared.address;
+    let mut process = Running::start(&mut broker_command(options, &prepared.properties)?, &prepared.log)?;
     process.wait_until("Kafka answers", START_TIMEOUT, || answers(address).then_some(()))?;
     Ok(ReferenceBroker { process, address })
 }
 
-fn broker_command(options: &Options, properties: &Path) -> Result<Command> {
+pub(crate) fn broker_command(options: &Options, properties: &Path) -> Result<Command> {
     let home = home();
     let classpath_file = home.join("classpath");
     let classpath = std::fs::read_to_string(&classpath_file).at(&classpath_file)?;
@@ -579,8 +596,7 @@ fn start_in_foreground(arguments: &[String]) -> Result<ExitCode> {
     })
 }
 
-/// Whether stdin is a terminal matters to the tools that read it; suites give them a pipe.
-#[allow(dead_code)]
+/// One of Apache Kafka's tools, ready to be given its arguments.
 pub(crate) fn tool(name: &str) -> Result<Command> {
     let mut command = child_command(script(name)?);
     command.stdin(Stdio::null());

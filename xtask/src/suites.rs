@@ -1,1 +1,312 @@
+//! The suites: each a program that talks to a broker with a real client and prints `ok SENTENCE` for what it has shown.
 
+use crate::broker::{self, Kind};
+use crate::error::{AtPath, Error, Result};
+use crate::kafka;
+use crate::process::{Running, child_command, root, tail, workshop};
+use crate::toolchain::{Needs, go_program, node_modules, python_program};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How a suite's program is run.
+#[derive(Debug, Clone, Copy)]
+enum Program {
+    Python(&'static str),
+    /// In a network namespace of its own, so that a port may be a fixed one.
+    PythonAlone(&'static str),
+    /// In a mount namespace of its own, so that it may mount a small disk.
+    PythonMounting(&'static str),
+    Node(&'static str),
+    Go(&'static str),
+}
+
+/// Who starts the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host {
+    /// xtask starts one for the suite, which finds its address in `BOOTSTRAP`.
+    Given,
+    /// The suite starts, kills and restarts its own.
+    Own,
+}
+
+#[derive(Debug)]
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) proves: &'static str,
+    pub(crate) needs: &'static [Needs],
+    program: Program,
+    host: Host,
+    limit: Duration,
+    /// Proves what Apache Kafka does not do.
+    pub(crate) only_milena: bool,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Longest first, so that no long one is left for the end.
+pub(crate) const SUITES: &[Suite] = &[
+    Suite {
+        name: "kill",
+        proves: "kill -9 a hundred times under load: nothing that was acknowledged is lost, doubled or moved",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/durability/kill.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(10),
+        only_milena: false,
+    },
+    Suite {
+        name: "quick-start",
+        proves: "the classic quick start, unchanged, with confluent-kafka",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::PythonAlone("tests/clients/quick_start/suite.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: false,
+    },
+    Suite {
+        name: "java-administration",
+        proves: "the Java administration tools and what they print",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/administration.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: false,
+    },
+    Suite {
+        name: "java",
+        proves: "the Java console and performance tools",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/scenario.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: false,
+    },
+    Suite {
+        name: "sarama",
+        proves: "sarama at each of several configured versions of Kafka",
+        needs: &[Needs::Go],
+        program: Program::Go("sarama"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: false,
+    },
+    Suite {
+        name: "confluent-kafka",
+        proves: "confluent-kafka for Python: groups, assignors, administration",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/python/confluent.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: false,
+    },
+    Suite {
+        name: "franz-go",
+        proves: "franz-go with every balancer",
+        needs: &[Needs::Go],
+        program: Program::Go("franz"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: false,
+    },
+    Suite {
+        name: "kafka-python",
+        proves: "kafka-python",
+        needs: &[Needs::Python],
+        program: Program::Python("tests/clients/python/kafka_python.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: false,
+    },
+    Suite {
+        name: "aiokafka",
+        proves: "aiokafka",
+        needs: &[Needs::Python],
+        program: Program::Python("tests/clients/python/aio.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: false,
+    },
+    Suite {
+        name: "kafkajs",
+        proves: "kafkajs",
+        needs: &[Needs::Node],
+        program: Program::Node("tests/clients/node/kafkajs.js"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: false,
+    },
+    Suite {
+        name: "kafka-go",
+        proves: "segmentio/kafka-go",
+        needs: &[Needs::Go],
+        program: Program::Go("kafkago"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: false,
+    },
+    Suite {
+        name: "kcat",
+        proves: "kcat",
+        needs: &[Needs::Kafka, Needs::Python, Needs::Kcat],
+        program: Program::Python("tests/clients/kcat/suite.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: false,
+    },
+    Suite {
+        name: "disk-full",
+        proves: "a full disk: the broker stays up for reads, deletes and administration, and starts",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::PythonMounting("tests/durability/disk_full.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: true,
+    },
+];
+
+/// What a suite showed.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) name: &'static str,
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) seconds: f64,
+    /// What a person needs to see when it failed.
+    pub(crate) details: String,
+}
+
+/// Runs a suite against a broker of its own, in a directory of its own, which is kept when it fails.
+pub(crate) fn run(suite: &'static Suite, kind: Kind) -> Outcome {
+    let begin = Instant::now();
+    let directory = workshop()
+        .join("runs")
+        .join(format!("{}-{}", suite.name, std::process::id()));
+    let mut outcome = match run_in(suite, kind, &directory) {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome {
+            name: suite.name,
+            passed: 0,
+            failed: 1,
+            seconds: 0.0,
+            details: format!("{error}\n"),
+        },
+    };
+    outcome.seconds = begin.elapsed().as_secs_f64();
+    if outcome.failed == 0 {
+        if let Err(error) = std::fs::remove_dir_all(&directory).at(&directory) {
+            outcome.details = format!("   (its directory stays: {error})\n");
+        }
+    } else {
+        outcome
+            .details
+            .push_str(&format!("   kept: {}\n", directory.display()));
+    }
+    outcome
+}
+
+fn run_in(suite: &'static Suite, kind: Kind, directory: &Path) -> Result<Outcome> {
+    std::fs::create_dir_all(directory).at(directory)?;
+    let broker = match suite.host {
+        // The first rebalance of a group waits for more members by default. That is for people who start many at once.
+        Host::Given => {
+            let at_once = [("group.initial.rebalance.delay.ms".to_string(), "0".to_string())];
+            Some(broker::start(kind, &directory.join("broker"), &at_once, false)?)
+        }
+        Host::Own => None,
+    };
+    let mut command = command(suite.program);
+    command
+        .current_dir(root())
+        .env("AGAINST", kind.name())
+        .env("KAFKA_BIN", kafka::bin())
+        .env("MILENA", broker::milena_binary())
+        .env("NODE_PATH", node_modules())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUNBUFFERED", "1")
+        .env("WORK", directory)
+        .env("XTASK", std::env::current_exe()?);
+    if let Some(broker) = &broker {
+        command.env("BOOTSTRAP", broker.address.to_string());
+    }
+    let log = directory.join("suite.log");
+    let mut process = Running::start(&mut command, &log)?;
+    let status = process.wait_within(suite.limit)?;
+    let mut outcome = judge(suite, &log, status)?;
+    if let Some(mut broker) = broker {
+        if outcome.failed > 0 {
+            outcome.details.push_str(&format!(
+                "   the broker's log:\n{}",
+                tail(&broker.process.log, 12)
+            ));
+        }
+        broker.process.stop()?;
+    }
+    Ok(outcome)
+}
+
+fn command(program: Program) -> Command {
+    let in_root = |path: &str| -> PathBuf { root().join(path) };
+    match program {
+        Program::Python(path) => {
+            let mut command = child_command(python_program());
+            command.arg(in_root(path));
+            command
+        }
+        Program::PythonAlone(path) => {
+            let mut command = child_command("unshare");
+            command
+                .args(["--net", "--"])
+                .arg(python_program())
+                .arg(in_root(path));
+            command
+        }
+        Program::PythonMounting(path) => {
+            let mut command = child_command("unshare");
+            command
+                .args(["--mount", "--"])
+                .arg(python_program())
+                .arg(in_root(path));
+            command
+        }
+        Program::Node(path) => {
+            let mut command = child_command("node");
+            command.arg(in_root(path));
+            command
+        }
+        Program::Go(name) => child_command(go_program(name)),
+    }
+}
+
+fn judge(suite: &'static Suite, log: &Path, status: Option<std::process::ExitStatus>) -> Result<Outcome> {
+    let bytes = std::fs::read(log).at(log)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let passed = text.lines().filter(|line| line.starts_with("ok ")).count();
+    let mut failed = text.lines().filter(|line| line.starts_with("not ok ")).count();
+    let mut details = String::new();
+    match status {
+        Some(status) if status.success() && failed == 0 => {
+            if passed == 0 {
+                return Err(Error::new(format!("the suite '{}' showed nothing", suite.name)));
+            }
+        }
+        Some(status) => {
+            failed = failed.max(1);
+            details.push_str(&format!("   ended with {status}\n"));
+        }
+        None => {
+            failed = failed.max(1);
+            details.push_str(&format!("   not ended within {} s\n", suite.limit.as_secs()));
+        }
+    }
+    if failed > 0 {
+        details.push_str(&tail(log, 40));
+    }
+    Ok(Outcome {
+        name: suite.name,
+        passed,
+        failed,
+        seconds: 0.0,
+        details,
+    })
+}

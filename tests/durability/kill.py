@@ -1,0 +1,259 @@
+"""kill -9 under load, again and again.
+
+Two producers never stop: an idempotent one that retries until it is acknowledged, and a plain acks=all one that tries each
+record once, one request at a time (with more in flight a lost connection may change their order, with any broker). A third client commits the offsets of a group. After each restart of the broker everything that was
+acknowledged must be there, in order, once, and at the offset that was told; at the end Apache Kafka's own DumpLogSegments
+must find nothing wrong in any file.
+"""
+
+import glob
+import os
+import random
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "clients", "python"))
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from checks import AGAINST_KAFKA, kafka_tool, must, ok, require, wait_for
+from cluster import Broker
+
+# Apache Kafka takes seconds to start, and what is tried there is only this suite.
+KILLS = int(os.environ.get("KILLS", "3" if AGAINST_KAFKA else "100"))
+SEED = int(os.environ.get("SEED", "20"))
+PARTITIONS = 2
+SEGMENT_BYTES = 1024 * 1024
+PADDING = "x" * 300
+GROUP = "kill-group"
+# librdkafka's pauses, small: the broker is back within milliseconds. It would write a line for each refused connection.
+SOON = {"reconnect.backoff.ms": 5, "reconnect.backoff.max.ms": 40, "retry.backoff.ms": 5, "retry.backoff.max.ms": 40, "log_level": 0}
+FAULTS = [
+    "isvalid: false", "Non-consecutive offsets", "Mismatches in", "timestamp mismatch", "out of order timestamp", "Exception",
+    "sanity check", "Could not",
+]
+
+
+class Writer(threading.Thread):
+    """A producer that sends numbers upwards, and what it was told about them."""
+
+    def __init__(self, topic, bootstrap, config):
+        super().__init__(daemon=True)
+        self.topic = topic
+        self.producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 1, **SOON, **config})
+        self.lock = threading.Lock()
+        self.acknowledged = {}
+        self.unknown = set()
+        self.sent = 0
+        self.fault = None
+        self.stopping = threading.Event()
+
+    def _delivered(self, error, message, number):
+        with self.lock:
+            if error is None:
+                place = (message.partition(), message.offset())
+                if place in self.acknowledged:
+                    self.fault = f"{place} was told for {self.acknowledged[place]} and for {number}"
+                self.acknowledged[place] = number
+            else:
+                self.unknown.add(number)
+
+    def run(self):
+        while not self.stopping.is_set():
+            for _ in range(20):
+                number = self.sent
+                self.sent += 1
+                try:
+                    self.producer.produce(
+                        self.topic, partition=number % PARTITIONS, value=f"{number} {PADDING}",
+                        callback=lambda error, message, number=number: self._delivered(error, message, number),
+                    )
+                except BufferError:
+                    self.sent = number
+                    break
+            self.producer.poll(0.004)
+        left = self.producer.flush(60)
+        if left:
+            self.fault = f"{left} records of {self.topic} were neither acknowledged nor refused"
+
+    def count(self):
+        with self.lock:
+            return len(self.acknowledged)
+
+    def told(self):
+        with self.lock:
+            return dict(self.acknowledged)
+
+
+class Committer(threading.Thread):
+    """Commits growing offsets for a group, and remembers which of them were acknowledged."""
+
+    def __init__(self, topic, bootstrap):
+        super().__init__(daemon=True)
+        self.topic = topic
+        self.consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": GROUP, "enable.auto.commit": False, **SOON})
+        self.tried = 0
+        self.acknowledged = 0
+        self.stopping = threading.Event()
+
+    def run(self):
+        while not self.stopping.is_set():
+            self.tried += 1
+            place = TopicPartition(self.topic, 0, self.tried, metadata=f"commit {self.tried}")
+            try:
+                result = self.consumer.commit(offsets=[place], asynchronous=False)
+                if result[0].error is None:
+                    self.acknowledged = self.tried
+            except KafkaException:
+                # The broker is away: whether this one was stored is not known.
+                self.stopping.wait(0.005)
+        self.consumer.close()
+
+
+class Auditor:
+    """Reads the log as it grows and holds it against what the producers were told."""
+
+    def __init__(self, writer):
+        self.writer = writer
+        self.log = [[] for _ in range(PARTITIONS)]
+
+    def read_on(self, bootstrap, whole=False):
+        """Reads from where it was (or all, a second time) to the end that the broker names now."""
+        reader = Consumer({
+            "bootstrap.servers": bootstrap, "group.id": "auditor", "enable.auto.commit": False, "enable.partition.eof": True,
+            "check.crcs": True, "auto.offset.reset": "error", "fetch.wait.max.ms": 20, **SOON,
+        })
+        log = [[] for _ in range(PARTITIONS)] if whole else self.log
+        ends = [
+            reader.get_watermark_offsets(TopicPartition(self.writer.topic, partition), timeout=30)[1]
+            for partition in range(PARTITIONS)
+        ]
+        reader.assign([TopicPartition(self.writer.topic, partition, len(log[partition])) for partition in range(PARTITIONS)])
+        at_end = lambda: all(len(log[partition]) >= ends[partition] for partition in range(PARTITIONS))
+
+        def step():
+            for message in reader.consume(2000, 0.05) if not at_end() else []:
+                if message.error() is not None:
+                    require(message.error().code() == KafkaError._PARTITION_EOF or message.error().retriable(), "reading works", message.error())
+                    continue
+                lines = log[message.partition()]
+                require(message.offset() == len(lines), "offsets are read without a gap", f"{message.offset()} after {len(lines)}")
+                lines.append(int(message.value().split(b" ")[0]))
+            return at_end()
+
+        wait_for("the log is read to its end", step, pause=0)
+        reader.close()
+        return log
+
+    def compare(self, told, log=None):
+        """Everything that was told is in the log, where it was told; what was sent is there in order, at most once."""
+        log = log or self.log
+        for (partition, offset), number in told.items():
+            require(offset < len(log[partition]), "an acknowledged record is there", f"{self.writer.topic} {partition} {offset}")
+            require(
+                log[partition][offset] == number, "an acknowledged offset is never given to other bytes",
+                f"{self.writer.topic} {partition} {offset}: {log[partition][offset]}, told for {number}",
+            )
+        for partition, lines in enumerate(log):
+            wrong = [(offset, a, b) for offset, (a, b) in enumerate(zip(lines, lines[1:])) if a >= b]
+            require(not wrong, "records are in order and once", f"{self.writer.topic} {partition}: {wrong[:5]}")
+
+
+def verify_commit(bootstrap, committer, acknowledged_before):
+    """The group's offset is one that was acknowledged or tried, and none older than the last acknowledged."""
+    reader = Consumer({"bootstrap.servers": bootstrap, "group.id": GROUP, **SOON})
+    found = reader.committed([TopicPartition(committer.topic, 0)], timeout=30)[0]
+    reader.close()
+    require(
+        acknowledged_before <= found.offset <= committer.tried, "an acknowledged commit is there after a kill",
+        f"{found.offset}, acknowledged {acknowledged_before}, tried {committer.tried}",
+    )
+    require(found.metadata == f"commit {found.offset}", "with its own metadata", found)
+
+
+def dump(broker):
+    """Apache Kafka's own reader goes through every file."""
+    for kind in ["log", "index", "timeindex", "snapshot"]:
+        files = sorted(glob.glob(os.path.join(broker.log_directory(), "kill-*", f"*.{kind}")))
+        require(files or kind == "snapshot", f"there are .{kind} files", broker.log_directory())
+        if not files:
+            continue
+        more = ["--deep-iteration"] if kind == "log" else []
+        output = kafka_tool("kafka-dump-log", *more, "--files", ",".join(files), within=300)
+        faults = [line for line in output.splitlines() if any(fault in line for fault in FAULTS)]
+        must(not faults, f"DumpLogSegments finds nothing wrong in the .{kind} files", faults[:10])
+        if kind == "log":
+            require(len(files) > 2 * PARTITIONS, "the load filled more than one segment", files)
+            yield output.count("| offset: ")
+
+
+def main():
+    rng = random.Random(SEED)
+    broker = Broker("kill")
+    broker.start()
+    bootstrap = broker.bootstrap()
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    topics = ["kill-idempotent", "kill-plain"]
+    config = {"segment.bytes": str(SEGMENT_BYTES)}
+    for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=config) for topic in topics]).values():
+        future.result(60)
+    forever = 2_000_000_000
+    writers = [
+        Writer("kill-idempotent", bootstrap, {"enable.idempotence": True, "message.timeout.ms": 0, "retries": forever}),
+        Writer("kill-plain", bootstrap, {"retries": 0, "max.in.flight": 1, "message.timeout.ms": 10000}),
+    ]
+    committer = Committer("kill-plain", bootstrap)
+    auditors = [Auditor(writer) for writer in writers]
+    for thread in [*writers, committer]:
+        thread.start()
+    starts = []
+    for kill in range(1, KILLS + 1):
+        goals = [writer.count() + rng.randrange(1, 250) for writer in writers]
+        commits = committer.acknowledged + rng.randrange(1, 4)
+        busy = lambda: all(writer.count() >= goal for writer, goal in zip(writers, goals)) and committer.acknowledged >= commits
+        wait_for(f"the load goes on before kill {kill}", busy, pause=0.001)
+        broker.kill()
+        told = [writer.told() for writer in writers]
+        committed = committer.acknowledged
+        starts.append(broker.start())
+        for auditor, known in zip(auditors, told):
+            auditor.read_on(bootstrap)
+            auditor.compare(known)
+        verify_commit(bootstrap, committer, committed)
+        faults = [writer.fault for writer in writers if writer.fault]
+        require(not faults, "the producers are told nothing impossible", faults)
+    ok(f"after each of {KILLS} kills every acknowledged record was there, in order, once, at its offset")
+    ok(f"after each of {KILLS} kills the group's acknowledged commit was there")
+    for thread in [*writers, committer]:
+        thread.stopping.set()
+    for thread in [*writers, committer]:
+        thread.join(120)
+    broker.kill()
+    starts.append(broker.start())
+    finish(broker, writers, auditors)
+    starts.sort()
+    print(f"records {[writer.count() for writer in writers]}, start after a kill: median {starts[len(starts) // 2]:.0f} ms, longest {starts[-1]:.0f} ms")
+
+
+def finish(broker, writers, auditors):
+    total = 0
+    for writer, auditor in zip(writers, auditors):
+        require(writer.fault is None, "every record got an answer", writer.fault)
+        seen = [list(lines) for lines in auditor.log]
+        everything = auditor.read_on(broker.bootstrap(), whole=True)
+        auditor.compare(writer.told(), everything)
+        for before, after in zip(seen, everything):
+            require(after[:len(before)] == before, "what a consumer has read once never changes", writer.topic)
+        total += sum(len(lines) for lines in everything)
+    ok("what a consumer has read once was never taken back or changed")
+    idempotent = writers[0]
+    require(not idempotent.unknown, "the idempotent producer was refused nothing", sorted(idempotent.unknown)[:10])
+    everything = sorted(number for lines in auditors[0].read_on(broker.bootstrap(), whole=True) for number in lines)
+    must(everything == list(range(idempotent.sent)), "the idempotent producer's every record is there exactly once")
+    broker.stop()
+    counted = list(dump(broker))
+    must(counted == [total], "DumpLogSegments counts as many records as consumers read", [counted, total])
+
+
+main()

@@ -8,11 +8,17 @@ use std::path::{Path, PathBuf};
 /// Enough for some hundred small transactions.
 const RESERVE_BYTES: usize = 1 << 20;
 
+/// Transactions between two tries to keep the room again: while the disk stays full, each try writes
+/// for nothing.
+const RETRY_TRANSACTIONS: u32 = 64;
+
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
     /// True while the room is kept.
     kept: bool,
+    /// Transactions until the next try.
+    retry_in: u32,
 }
 
 impl Reserve {
@@ -28,14 +34,20 @@ impl Reserve {
         reserve
     }
 
-    /// Takes the room if it is not taken already.
+    /// Takes the room if it is not taken; asked after every transaction, tried now and then.
     pub(crate) fn keep(&mut self) {
+        if self.kept {
+            return;
+        }
+        if self.retry_in > 0 {
+            self.retry_in -= 1;
+            return;
+        }
+        self.retry_in = RETRY_TRANSACTIONS;
+        self.kept = self.fill().is_ok();
         if !self.kept {
-            self.kept = self.fill().is_ok();
-            if !self.kept {
-                // A part of it may be there; it must not count as the whole.
-                let _ = fs::remove_file(&self.path);
-            }
+            // A part of it may be there; it must not count as the whole.
+            let _ = fs::remove_file(&self.path);
         }
     }
 
@@ -60,6 +72,7 @@ impl Reserve {
     /// Gives the room back to the disk. False when there was none to give.
     pub(crate) fn give_up(&mut self) -> bool {
         let was_kept = std::mem::replace(&mut self.kept, false);
+        self.retry_in = RETRY_TRANSACTIONS;
         was_kept && fs::remove_file(&self.path).is_ok()
     }
 }

@@ -1,6 +1,8 @@
 //! What was answered is there after `kill -9`: a child commits and says so, and is killed again and
 //! again in the middle of it.
 
+#![allow(clippy::unwrap_used)] // a test's helpers, too, may stop it
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -29,6 +29,7 @@ impl Reserve {
         let mut reserve = Self {
             path: PathBuf::from(path),
             kept: false,
+            retry_in: 0,
         };
         reserve.keep();
         reserve

@@ -1,17 +1,28 @@
 //! The broker's parts, and how they start and stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use milena_coordinator::GroupConfig;
 use milena_log::{LogError, LogStore};
 use milena_protocol::Str;
 use milena_state::{StateError, StateStore};
+use tracing::{error, warn};
 
 use crate::clock::Clock;
-use crate::config::BrokerConfig;
+use crate::config::{self, BrokerConfig};
+use crate::context::RequestContext;
 use crate::groups::Groups;
+use crate::net::{BoundListener, Endpoint, LogLimit};
 use crate::producer_ids::ProducerIds;
 use crate::sessions::FetchSessions;
+use crate::settings::Settings;
+use crate::stop::Stop;
 use crate::topics::Topics;
+
+/// How often logs are asked for the work that time brings: retention, rolling, flushing by time,
+/// freeing of deleted files. `log.retention.check.interval.ms` may ask for it more often.
+const MAINTENANCE_INTERVAL_MS: i64 = 1_000;
 
 /// Where bytes and facts live.
 #[derive(Debug, Clone)]
@@ -35,6 +46,7 @@ pub enum StartError {
 /// What every handler shares.
 #[derive(Debug)]
 pub struct Broker {
+    /// As the broker was started. What can change while it runs is in [`Settings`].
     pub(crate) config: BrokerConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) logs: Arc<dyn LogStore>,
@@ -43,4 +55,150 @@ pub struct Broker {
     pub(crate) groups: Groups,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
+    pub(crate) stop: Stop,
+    facts: Arc<dyn StateStore>,
+    listeners: OnceLock<Vec<BoundListener>>,
+    /// Lines about advertised addresses that clients cannot reach.
+    advertised_limit: LogLimit,
+}
+
+impl Broker {
+    /// Loads what is stored, opens every partition, and starts the work in the background. The
+    /// broker serves once [`crate::Server::start`] has bound its listeners.
+    ///
+    /// # Errors
+    /// Facts or logs that cannot be opened, or that this program does not understand.
+    pub async fn start(
+        config: BrokerConfig,
+        engines: Engines,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, StartError> {
+        Self::start_in(None, config, engines, clock).await
+    }
+
+    /// The same in a cluster whose id is given (`CLUSTER_ID` in containers) and not drawn.
+    ///
+    /// # Errors
+    /// Those of [`Broker::start`], and a stored id that is another.
+    pub async fn start_in(
+        cluster_id: Option<String>,
+        config: BrokerConfig,
+        engines: Engines,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, StartError> {
+        let Engines { logs, facts } = engines;
+        let stop = Stop::new();
+        let settings = Arc::new(Settings::new(config.clone()));
+        let loaded = Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings).await?;
+        let groups = Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop).await?;
+        let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
+        let broker = Arc::new(Self {
+            producer_ids: ProducerIds::new(facts.clone()),
+            sessions: FetchSessions::new(slots, rand::random()),
+            config,
+            clock,
+            logs,
+            cluster_id: loaded.cluster_id,
+            topics: loaded.topics,
+            groups,
+            stop,
+            facts,
+            listeners: OnceLock::new(),
+            advertised_limit: LogLimit::new(),
+        });
+        tokio::spawn(maintain(broker.clone()));
+        Ok(broker)
+    }
+
+    /// The cluster's id, which the first start has drawn.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    /// What clients of the request's listener are told to connect to. `None` only before the
+    /// listeners are bound, when there is nobody to tell.
+    pub(crate) fn endpoint(&self, context: &RequestContext) -> Option<Endpoint> {
+        let listeners = self.listeners.get()?;
+        let listener = listeners
+            .iter()
+            .find(|listener| *listener.name == *context.connection.listener)?;
+        Some(listener.advertised.clone())
+    }
+
+    /// Called once, when the listeners are bound.
+    pub(crate) fn set_listeners(&self, listeners: Vec<BoundListener>) {
+        if self.listeners.set(listeners).is_err() {
+            error!("the listeners were bound twice: the first addresses stay advertised");
+        }
+    }
+
+    /// A client that was told an address it cannot reach will say nothing but time out; so the
+    /// broker says it.
+    pub(crate) fn diagnose_advertised(&self, context: &RequestContext) {
+        let connection = &context.connection;
+        if !connection.is_remote() {
+            return;
+        }
+        let Some(endpoint) = self.endpoint(context) else {
+            return;
+        };
+        let listener = self
+            .config
+            .listeners
+            .iter()
+            .find(|listener| *listener.name == *connection.listener);
+        let sentence = listener
+            .and_then(|listener| config::diagnose_client(listener, endpoint.port, connection.peer.ip()));
+        if let Some(sentence) = sentence
+            && self.advertised_limit.admit().is_some()
+        {
+            warn!("{sentence}");
+        }
+    }
+
+    /// Ends the background work and closes logs and facts. Nothing may be handled any more.
+    pub(crate) async fn close(&self) -> Result<(), StartError> {
+        self.stop.stop();
+        let logs = self.logs.close().await;
+        let facts = self.facts.close().await;
+        logs?;
+        facts?;
+        Ok(())
+    }
+}
+
+fn group_config(config: &BrokerConfig) -> GroupConfig {
+    GroupConfig {
+        min_session_timeout_ms: config.group_min_session_timeout_ms,
+        max_session_timeout_ms: config.group_max_session_timeout_ms,
+        initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+        max_group_size: config.group_max_size,
+        offset_metadata_max_bytes: config.offset_metadata_max_bytes,
+        offsets_retention_ms: config.offsets_retention_ms,
+        offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+    }
+}
+
+/// The work that time asks of the logs.
+async fn maintain(broker: Arc<Broker>) {
+    let interval_ms = broker
+        .config
+        .log_retention_check_interval_ms
+        .clamp(1, MAINTENANCE_INTERVAL_MS);
+    let mut interval = tokio::time::interval(Duration::from_millis(u64::try_from(interval_ms).unwrap_or(1)));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let stopped = broker.stop.stopped();
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = stopped.as_mut() => return,
+            _ = interval.tick() => broker.logs.maintain(broker.clock.now_ms()).await,
+        }
+    }
 }

@@ -8,11 +8,19 @@ use milena_protocol::{ApiKey, Str};
 /// One accepted connection, shared by all its requests.
 #[derive(Debug)]
 pub(crate) struct ConnectionInfo {
-    /// Unique for the life of the process.
-    pub(crate) id: u64,
     /// Name of the listener that accepted it, such as `PLAINTEXT`.
     pub(crate) listener: Arc<str>,
     pub(crate) peer: SocketAddr,
+    /// The broker's end of the connection.
+    pub(crate) local: SocketAddr,
+}
+
+impl ConnectionInfo {
+    /// Whether the client runs on another machine, as far as addresses tell.
+    pub(crate) fn is_remote(&self) -> bool {
+        let peer = self.peer.ip().to_canonical();
+        !peer.is_loopback() && peer != self.local.ip().to_canonical()
+    }
 }
 
 /// One request's header, and where it came from. Cheap to clone.

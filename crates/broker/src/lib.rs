@@ -7,6 +7,7 @@
 
 pub mod config;
 
+mod api_error;
 mod broker;
 mod clock;
 mod context;
@@ -18,8 +19,10 @@ mod outcome;
 mod partitions;
 mod producer_ids;
 mod sessions;
+mod settings;
+mod stop;
 mod topics;
 
 pub use broker::{Broker, Engines, StartError};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use net::{BoundListener, Server};
+pub use net::{BoundListener, Endpoint, Server};

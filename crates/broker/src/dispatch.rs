@@ -1,0 +1,401 @@
+//! From a frame to its handler and back to bytes: header, version check, body, handler, answer.
+//!
+//! What cannot be understood (an unknown or unimplemented API, a version outside the range, a body
+//! that does not decode) closes the connection with one log line, as in Kafka; ApiVersions alone
+//! is answered in any version, because it is how a client finds out what it may ask (KIP-511).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use milena_protocol::frame;
+use milena_protocol::messages::{
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+};
+use milena_protocol::{ApiKey, Message, Reader, Request};
+
+use crate::broker::Broker;
+use crate::context::{ConnectionInfo, RequestContext};
+use crate::handlers;
+use crate::outcome::{BoxFuture, Outcome};
+
+/// Every API that is implemented, in the order of its key: what ApiVersions tells.
+pub(crate) const ADVERTISED: &[ApiKey] = &[
+    ApiKey::Produce,
+    ApiKey::Fetch,
+    ApiKey::ListOffsets,
+    ApiKey::Metadata,
+    ApiKey::OffsetCommit,
+    ApiKey::OffsetFetch,
+    ApiKey::FindCoordinator,
+    ApiKey::JoinGroup,
+    ApiKey::Heartbeat,
+    ApiKey::LeaveGroup,
+    ApiKey::SyncGroup,
+    ApiKey::DescribeGroups,
+    ApiKey::ListGroups,
+    ApiKey::ApiVersions,
+    ApiKey::CreateTopics,
+    ApiKey::DeleteTopics,
+    ApiKey::DeleteRecords,
+    ApiKey::InitProducerId,
+    ApiKey::OffsetForLeaderEpoch,
+    ApiKey::DescribeConfigs,
+    ApiKey::AlterConfigs,
+    ApiKey::DescribeLogDirs,
+    ApiKey::CreatePartitions,
+    ApiKey::DeleteGroups,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::OffsetDelete,
+    ApiKey::DescribeCluster,
+    ApiKey::DescribeProducers,
+    ApiKey::DescribeTopicPartitions,
+];
+
+/// One answer as frames of bytes, ready for the socket.
+pub(crate) type Frames = Vec<Bytes>;
+
+/// An [`Outcome`] whose answer is encoded.
+pub(crate) enum Reply {
+    Now(Frames),
+    /// `Err` is why the connection has to be closed.
+    Later(BoxFuture<Result<Frames, String>>),
+    Nothing,
+    Close(String),
+}
+
+impl<R> From<R> for Outcome<R> {
+    fn from(response: R) -> Self {
+        Self::Now(response)
+    }
+}
+
+/// Decodes the body, calls the handler (which gives the response or an [`Outcome`] of it) and
+/// encodes what it answers.
+macro_rules! handle {
+    ($request:ty, $handler:path, $broker:expr, $context:expr, $body:expr) => {
+        match decode_body::<$request>($context, $body) {
+            Err(why) => Reply::Close(why),
+            Ok(request) => {
+                let outcome: Outcome<<$request as Request>::Response> =
+                    $handler($broker, $context, request).await.into();
+                encode_outcome($context, outcome)
+            }
+        }
+    };
+}
+
+/// Handles one frame (without its length prefix).
+pub(crate) async fn dispatch(broker: &Arc<Broker>, connection: &Arc<ConnectionInfo>, frame: Bytes) -> Reply {
+    let mut body = Reader::new(frame);
+    let context = match decode_context(connection, &mut body) {
+        Ok(context) => context,
+        Err(Undecodable::ApiVersions { correlation_id }) => {
+            return match frame::encode_response(
+                ApiKey::ApiVersions,
+                0,
+                correlation_id,
+                &handlers::api_versions::unsupported_version(),
+            ) {
+                Ok(frames) => Reply::Now(frames),
+                Err(error) => Reply::Close(error.to_string()),
+            };
+        }
+        Err(Undecodable::Close(why)) => return Reply::Close(why),
+    };
+    let context = &context;
+    match context.api_key {
+        ApiKey::Metadata => handle!(MetadataRequest, handlers::metadata::handle, broker, context, body),
+        ApiKey::ApiVersions => handle!(
+            ApiVersionsRequest,
+            handlers::api_versions::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::CreateTopics => handle!(
+            CreateTopicsRequest,
+            handlers::create_topics::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::DeleteTopics => handle!(
+            DeleteTopicsRequest,
+            handlers::delete_topics::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::DescribeConfigs => {
+            handle!(
+                DescribeConfigsRequest,
+                handlers::describe_configs::handle,
+                broker,
+                context,
+                body
+            )
+        }
+        ApiKey::AlterConfigs => handle!(
+            AlterConfigsRequest,
+            handlers::alter_configs::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::DescribeLogDirs => {
+            handle!(
+                DescribeLogDirsRequest,
+                handlers::describe_log_dirs::handle,
+                broker,
+                context,
+                body
+            )
+        }
+        ApiKey::CreatePartitions => {
+            handle!(
+                CreatePartitionsRequest,
+                handlers::create_partitions::handle,
+                broker,
+                context,
+                body
+            )
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            handle!(
+                IncrementalAlterConfigsRequest,
+                handlers::incremental_alter_configs::handle,
+                broker,
+                context,
+                body
+            )
+        }
+        ApiKey::DescribeCluster => {
+            handle!(
+                DescribeClusterRequest,
+                handlers::describe_cluster::handle,
+                broker,
+                context,
+                body
+            )
+        }
+        ApiKey::DescribeTopicPartitions => {
+            handle!(
+                DescribeTopicPartitionsRequest,
+                handlers::describe_topic_partitions::handle,
+                broker,
+                context,
+                body
+            )
+        }
+        ApiKey::Produce => handle!(ProduceRequest, handlers::produce::handle, broker, context, body),
+        ApiKey::Fetch => handle!(FetchRequest, handlers::fetch::handle, broker, context, body),
+        ApiKey::ListOffsets => handle!(
+            ListOffsetsRequest,
+            handlers::list_offsets::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::OffsetCommit => handle!(
+            OffsetCommitRequest,
+            handlers::offset_commit::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::OffsetFetch => handle!(
+            OffsetFetchRequest,
+            handlers::offset_fetch::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::FindCoordinator => handle!(
+            FindCoordinatorRequest,
+            handlers::find_coordinator::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::JoinGroup => handle!(
+            JoinGroupRequest,
+            handlers::join_group::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::Heartbeat => handle!(
+            HeartbeatRequest,
+            handlers::heartbeat::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::LeaveGroup => handle!(
+            LeaveGroupRequest,
+            handlers::leave_group::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::SyncGroup => handle!(
+            SyncGroupRequest,
+            handlers::sync_group::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::DescribeGroups => handle!(
+            DescribeGroupsRequest,
+            handlers::describe_groups::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::ListGroups => handle!(
+            ListGroupsRequest,
+            handlers::list_groups::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::DeleteRecords => handle!(
+            DeleteRecordsRequest,
+            handlers::delete_records::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::InitProducerId => handle!(
+            InitProducerIdRequest,
+            handlers::init_producer_id::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::OffsetForLeaderEpoch => handle!(
+            OffsetForLeaderEpochRequest,
+            handlers::offset_for_leader_epoch::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::DeleteGroups => handle!(
+            DeleteGroupsRequest,
+            handlers::delete_groups::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::OffsetDelete => handle!(
+            OffsetDeleteRequest,
+            handlers::offset_delete::handle,
+            broker,
+            context,
+            body
+        ),
+        ApiKey::DescribeProducers => handle!(
+            DescribeProducersRequest,
+            handlers::describe_producers::handle,
+            broker,
+            context,
+            body
+        ),
+        other => Reply::Close(format!("{} is not implemented", other.name())),
+    }
+}
+
+enum Undecodable {
+    /// ApiVersions in a version that this broker does not know: answered in the form of version 0.
+    ApiVersions {
+        correlation_id: i32,
+    },
+    Close(String),
+}
+
+fn decode_context(
+    connection: &Arc<ConnectionInfo>,
+    body: &mut Reader,
+) -> Result<RequestContext, Undecodable> {
+    let frame = body.clone().into_rest();
+    let start = frame::peek_request(&frame)
+        .map_err(|error| Undecodable::Close(format!("bad request header: {error}")))?;
+    let Some(api_key) = ApiKey::from_code(start.api_key) else {
+        return Err(Undecodable::Close(format!("unknown API key {}", start.api_key)));
+    };
+    if !ADVERTISED.contains(&api_key) {
+        return Err(Undecodable::Close(format!(
+            "{} is not implemented",
+            api_key.name()
+        )));
+    }
+    if !api_key.stable_versions().contains(&start.api_version) {
+        if api_key == ApiKey::ApiVersions {
+            return Err(Undecodable::ApiVersions {
+                correlation_id: start.correlation_id,
+            });
+        }
+        return Err(Undecodable::Close(format!(
+            "{} version {} is outside {:?}",
+            api_key.name(),
+            start.api_version,
+            api_key.stable_versions()
+        )));
+    }
+    let header = frame::decode_request_header(body, api_key, start.api_version)
+        .map_err(|error| Undecodable::Close(format!("bad header of {}: {error}", api_key.name())))?;
+    Ok(RequestContext {
+        connection: Arc::clone(connection),
+        api_key,
+        api_version: start.api_version,
+        correlation_id: header.correlation_id,
+        client_id: header.client_id,
+    })
+}
+
+fn decode_body<Q: Request>(context: &RequestContext, mut body: Reader) -> Result<Q, String> {
+    Q::decode(&mut body, context.api_version).map_err(|error| {
+        format!(
+            "bad {} version {}: {error}",
+            context.api_key.name(),
+            context.api_version
+        )
+    })
+}
+
+fn encode<R: Message>(context: &RequestContext, response: &R) -> Result<Frames, String> {
+    frame::encode_response(
+        context.api_key,
+        context.api_version,
+        context.correlation_id,
+        response,
+    )
+    .map_err(|error| {
+        format!(
+            "cannot answer {} version {}: {error}",
+            context.api_key.name(),
+            context.api_version
+        )
+    })
+}
+
+fn encode_outcome<R: Message + Send + 'static>(context: &RequestContext, outcome: Outcome<R>) -> Reply {
+    match outcome {
+        Outcome::Now(response) => match encode(context, &response) {
+            Ok(frames) => Reply::Now(frames),
+            Err(why) => Reply::Close(why),
+        },
+        Outcome::Later(answer) => {
+            let context = context.clone();
+            Reply::Later(Box::pin(async move { encode(&context, &answer.await) }))
+        }
+        Outcome::Nothing => Reply::Nothing,
+        Outcome::Close(why) => Reply::Close(why),
+    }
+}

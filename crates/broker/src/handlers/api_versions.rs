@@ -1,0 +1,80 @@
+//! ApiVersions (key 18, versions 0-4; KIP-35, KIP-511, KIP-584): which APIs and versions there are.
+//!
+//! Authorisation: none. A version that is not known is answered in the form of version 0 with
+//! UNSUPPORTED_VERSION and all ranges, so that the client can choose; the response's header is
+//! always version 0 (dispatch and `milena_protocol::frame` see to both).
+//!
+//! v1 throttle time. v3 client software's name and version (checked as Kafka does), features.
+//! v4 features whose lowest version is 0.
+//!
+//! Differences: only what is implemented is told, and no feature is: each of Kafka's feature flags
+//! switches on something that does not exist here yet.
+
+use std::sync::Arc;
+
+use milena_protocol::ErrorCode;
+use milena_protocol::messages::ApiVersionsRequest;
+use milena_protocol::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
+
+use crate::broker::Broker;
+use crate::context::RequestContext;
+use crate::dispatch::ADVERTISED;
+
+pub(crate) async fn handle(
+    _broker: &Arc<Broker>,
+    context: &RequestContext,
+    request: ApiVersionsRequest,
+) -> ApiVersionsResponse {
+    let named = |name: &str| is_software_name(name);
+    if context.api_version >= 3
+        && !(named(&request.client_software_name) && named(&request.client_software_version))
+    {
+        return ApiVersionsResponse {
+            error_code: ErrorCode::InvalidRequest.code(),
+            ..Default::default()
+        };
+    }
+    ranges(ErrorCode::None)
+}
+
+/// The answer to a version that is not known.
+pub(crate) fn unsupported_version() -> ApiVersionsResponse {
+    ranges(ErrorCode::UnsupportedVersion)
+}
+
+fn ranges(error: ErrorCode) -> ApiVersionsResponse {
+    let range = |api: &milena_protocol::ApiKey| ApiVersion {
+        api_key: api.code(),
+        min_version: *api.stable_versions().start(),
+        max_version: *api.stable_versions().end(),
+        ..Default::default()
+    };
+    ApiVersionsResponse {
+        error_code: error.code(),
+        api_keys: ADVERTISED.iter().map(range).collect(),
+        ..Default::default()
+    }
+}
+
+/// Letters and digits, with dashes and dots between them.
+fn is_software_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    let outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(|byte| inner(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_follow_kafkas_pattern() {
+        for good in ["apache-kafka-java", "3.9.0", "a", "librdkafka.2"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a b", ".", "ä"] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Config resources as the three configs APIs name them, and what IncrementalAlterConfigs and
+//! AlterConfigs share: the checks before a change, in Kafka's order and words, and the change.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use milena_protocol::messages::incremental_alter_configs_request::AlterableConfig;
+use milena_protocol::{ErrorCode, Str};
+use tracing::info;
+
+use crate::api_error::ApiError;
+use crate::broker::Broker;
+use crate::config::{self, AlterOp, Alteration, ConfigResourceType};
+use crate::settings::BrokerEntity;
+use crate::topics::{self, Overrides};
+
+/// Kafka's `ConfigResource.Type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ResourceType {
+    Topic,
+    Broker,
+    BrokerLogger,
+    ClientMetrics,
+    Group,
+}
+
+impl ResourceType {
+    pub(super) fn from_code(code: i8) -> Option<Self> {
+        match code {
+            2 => Some(Self::Topic),
+            4 => Some(Self::Broker),
+            8 => Some(Self::BrokerLogger),
+            16 => Some(Self::ClientMetrics),
+            32 => Some(Self::Group),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn unknown_type(code: i8) -> ApiError {
+    ApiError::invalid_request(format!("Unknown resource type {code}"))
+}
+
+/// What a request wants of one resource.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// IncrementalAlterConfigs
+    Alter(Vec<AlterableConfig>),
+    /// AlterConfigs: what is not named goes back to its default.
+    Replace(Overrides),
+}
+
+impl Change {
+    fn sets_nothing(&self) -> bool {
+        match self {
+            Self::Alter(configs) => configs
+                .iter()
+                .all(|config| config.config_operation == AlterOp::Delete as i8),
+            Self::Replace(overrides) => overrides.is_empty(),
+        }
+    }
+
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Alter(configs) => configs.iter().map(|config| &*config.name).collect(),
+            Self::Replace(overrides) => overrides.keys().map(String::as_str).collect(),
+        }
+    }
+
+    fn apply(self, kind: ConfigResourceType, old: &Overrides) -> Result<Overrides, config::ConfigError> {
+        match self {
+            Self::Alter(configs) => {
+                let mut alterations = Vec::with_capacity(configs.len());
+                for config in &configs {
+                    let op = AlterOp::from_code(config.config_operation)?;
+                    alterations.push(Alteration {
+                        name: &config.name,
+                        op,
+                        value: config.value.as_deref(),
+                    });
+                }
+                config::apply_alterations(kind, old, &alterations)
+            }
+            Self::Replace(overrides) => Ok(overrides),
+        }
+    }
+}
+
+/// Items that occur more than once.
+pub(super) fn repeated<T: Eq + Hash>(items: impl Iterator<Item = T>) -> HashSet<T> {
+    let mut counts: HashMap<T, usize> = HashMap::new();
+    for item in items {
+        *counts.entry(item).or_insert(0) += 1;
+    }
+    counts
+        .into_iter()
+        .filter(|(_, count)| *count > 1)
+        .map(|(item, _)| item)
+        .collect()
+}
+
+/// The checks on the entries of one resource: no key twice, no value missing.
+pub(super) fn check_entries<'a>(
+    names: impl Iterator<Item = &'a Str> + Clone,
+    without_value: &[&str],
+) -> Result<(), ApiError> {
+    if !repeated(names).is_empty() {
+        return Err(ApiError::invalid_request("Error due to duplicate config keys"));
+    }
+    if !without_value.is_empty() {
+        let sentence = format!("Null value not supported for : {}", without_value.join(", "));
+        return Err(ApiError::invalid_request(sentence));
+    }
+    Ok(())
+}
+
+/// Changes the configs of one resource.
+pub(super) async fn change(
+    broker: &Arc<Broker>,
+    resource_type: ResourceType,
+    name: &Str,
+    change: Change,
+    validate_only: bool,
+) -> Result<(), ApiError> {
+    match resource_type {
+        ResourceType::Topic => change_topic(broker, name, change, validate_only).await,
+        ResourceType::Broker => change_broker(broker, name, change, validate_only).await,
+        ResourceType::BrokerLogger => change_logger(broker, name, &change),
+        ResourceType::ClientMetrics => change_client_metrics(name, &change),
+        ResourceType::Group => change_group(name, &change),
+    }
+}
+
+async fn change_topic(
+    broker: &Arc<Broker>,
+    name: &Str,
+    change: Change,
+    validate_only: bool,
+) -> Result<(), ApiError> {
+    if name.is_empty() {
+        return Err(ApiError::invalid_request(
+            "Default topic resources are not allowed.",
+        ));
+    }
+    topics::validate_name(name).map_err(|why| ApiError::new(ErrorCode::InvalidTopicException, why))?;
+    let settings = broker.topics.settings();
+    let altered = broker.topics.alter_topic_configs(name, validate_only, |old| {
+        let new = change.apply(ConfigResourceType::Topic, old)?;
+        settings.validate_topic(&new)?;
+        Ok(new)
+    });
+    altered.await.map_err(|error| match error.code {
+        ErrorCode::UnknownTopicOrPartition => {
+            ApiError::new(error.code, format!("The topic '{name}' does not exist."))
+        }
+        _ => error,
+    })
+}
+
+async fn change_broker(
+    broker: &Arc<Broker>,
+    name: &Str,
+    change: Change,
+    validate_only: bool,
+) -> Result<(), ApiError> {
+    let entity = if name.is_empty() {
+        BrokerEntity::Default
+    } else {
+        BrokerEntity::This
+    };
+    if entity == BrokerEntity::This {
+        check_node_id(
+            broker.config.node_id,
+            name,
+            "Node id must be an integer, but it is: ",
+            |id| format!("Unexpected broker id, expected {id}, but received {name}"),
+        )?;
+    }
+    let settings = broker.topics.settings();
+    let altered = broker.topics.alter_broker_configs(entity, validate_only, |old| {
+        let new = change.apply(ConfigResourceType::Broker, old)?;
+        let (_, notices) = config::validate_dynamic(&settings.current(), entity == BrokerEntity::This, &new)?;
+        for notice in notices {
+            info!("{notice}");
+        }
+        Ok(new)
+    });
+    altered.await
+}
+
+/// A resource that is a broker has to be this one.
+pub(super) fn check_node_id(
+    node_id: i32,
+    name: &str,
+    no_number: &str,
+    other: impl FnOnce(i32) -> String,
+) -> Result<(), ApiError> {
+    match name.parse::<i32>() {
+        Err(_) => Err(ApiError::invalid_request(format!("{no_number}{name}"))),
+        Ok(id) if id != node_id => Err(ApiError::invalid_request(other(node_id))),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// There are no loggers whose level a client can change: `MILENA_LOG` sets them at start.
+fn change_logger(broker: &Broker, name: &str, change: &Change) -> Result<(), ApiError> {
+    if matches!(change, Change::Replace(_)) {
+        return Err(unknown_type(8));
+    }
+    check_node_id(
+        broker.config.node_id,
+        name,
+        "Node id must be an integer, but it is: ",
+        |id| format!("Unexpected broker id, expected {id}, but received {name}"),
+    )?;
+    match change.names().first() {
+        Some(logger) => Err(ApiError::new(
+            ErrorCode::InvalidConfig,
+            format!("Logger {logger} does not exist!"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Setting something that nothing would obey is refused.
+fn change_client_metrics(name: &str, change: &Change) -> Result<(), ApiError> {
+    if name.is_empty() {
+        return Err(ApiError::invalid_request(
+            "Default client metrics resources are not allowed.",
+        ));
+    }
+    if change.sets_nothing() {
+        return Ok(());
+    }
+    Err(ApiError::invalid_request(
+        "Milena does not collect the metrics of clients (KIP-714) yet, so a subscription would have no effect.",
+    ))
+}
+
+fn change_group(name: &str, change: &Change) -> Result<(), ApiError> {
+    if name.is_empty() {
+        return Err(ApiError::invalid_request(
+            "Default group resources are not allowed.",
+        ));
+    }
+    if change.sets_nothing() {
+        return Ok(());
+    }
+    if let Some(unknown) = change
+        .names()
+        .into_iter()
+        .find(|name| config::group_configs().get(name).is_none())
+    {
+        let sentence = format!("Unknown group config name: {unknown}");
+        return Err(ApiError::new(ErrorCode::InvalidConfig, sentence));
+    }
+    Err(ApiError::invalid_request(
+        "Configs of groups apply to consumer, share and streams groups (KIP-848, KIP-932, KIP-1071), which Milena \
+         does not have yet, so they would have no effect.",
+    ))
+}

@@ -1,0 +1,60 @@
+//! One file per API, named after it. A handler takes the decoded request and gives the response, or
+//! an [`Outcome`](crate::outcome::Outcome) of it; it never sees a file, a socket or SQL.
+
+pub(crate) mod alter_configs;
+pub(crate) mod api_versions;
+pub(crate) mod create_partitions;
+pub(crate) mod create_topics;
+pub(crate) mod delete_groups;
+pub(crate) mod delete_records;
+pub(crate) mod delete_topics;
+pub(crate) mod describe_cluster;
+pub(crate) mod describe_configs;
+pub(crate) mod describe_groups;
+pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_producers;
+pub(crate) mod describe_topic_partitions;
+pub(crate) mod fetch;
+pub(crate) mod find_coordinator;
+pub(crate) mod heartbeat;
+pub(crate) mod incremental_alter_configs;
+pub(crate) mod init_producer_id;
+pub(crate) mod join_group;
+pub(crate) mod leave_group;
+pub(crate) mod list_groups;
+pub(crate) mod list_offsets;
+pub(crate) mod metadata;
+pub(crate) mod offset_commit;
+pub(crate) mod offset_delete;
+pub(crate) mod offset_fetch;
+pub(crate) mod offset_for_leader_epoch;
+pub(crate) mod produce;
+pub(crate) mod sync_group;
+
+mod assignments;
+mod config_resources;
+
+use milena_coordinator::Reply;
+use milena_protocol::ErrorCode;
+
+/// Bits of `AclOperation`s that a client without an authorizer in its way may do with a topic:
+/// READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
+pub(crate) const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// The same for the cluster: CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS,
+/// ALTER_CONFIGS, IDEMPOTENT_WRITE.
+pub(crate) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+/// The same for a group: READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
+pub(crate) const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
+/// In an answer: the client did not ask for operations.
+pub(crate) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
+
+/// Partitions that one request may create, as in Kafka's controller.
+pub(crate) const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
+
+/// The coordinator's reply in the form that belongs to the request.
+pub(crate) fn group_reply<T>(
+    reply: Result<Reply, ErrorCode>,
+    form: impl FnOnce(Reply) -> Option<T>,
+) -> Result<T, ErrorCode> {
+    reply.and_then(|reply| form(reply).ok_or(ErrorCode::UnknownServerError))
+}

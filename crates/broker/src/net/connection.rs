@@ -1,0 +1,303 @@
+//! One connection: one task that reads frames, has them handled in order, and writes the answers in
+//! order.
+//!
+//! Promises:
+//! - a silent connection holds no buffer;
+//! - requests are handled one after the other; answers that have to wait ([`Reply::Later`]) let up
+//!   to [`MAX_IN_FLIGHT_REQUESTS`] follow;
+//! - a peer that does not read what it asked for stops being read: beyond
+//!   [`MAX_QUEUED_RESPONSE_BYTES`] nothing more is handled;
+//! - a handler, once called, runs to its end: no change of state is left half done because a
+//!   client went away.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::Shared;
+use super::framing;
+use crate::context::ConnectionInfo;
+use crate::dispatch::{Reply, dispatch};
+
+/// Requests of one connection that may be handled and not yet answered.
+const MAX_IN_FLIGHT_REQUESTS: usize = 64;
+/// Bytes of finished answers beyond which no further request of the connection is handled.
+const MAX_QUEUED_RESPONSE_BYTES: usize = 256 * 1024;
+/// Pieces given to one vectored write.
+const MAX_PIECES_PER_WRITE: usize = 64;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The peer closed it, or the broker stops.
+    Quiet,
+    Idle,
+    Failed(io::Error),
+    /// The peer broke the protocol.
+    Refused(String),
+}
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    info: Arc<ConnectionInfo>,
+    shared: Arc<Shared>,
+    buffer: BytesMut,
+    /// Answers not yet given to `output`, in the order of their requests.
+    pending: VecDeque<Reply>,
+    output: VecDeque<Bytes>,
+    output_bytes: usize,
+    /// Nothing more is read: the broker stops, or the peer broke the protocol.
+    draining: bool,
+    last_activity: Instant,
+}
+
+/// What the connection waited for.
+enum Event {
+    Stopping,
+    Answered(Result<Vec<Bytes>, String>),
+    Ready(io::Result<()>),
+    Tick,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, info: Arc<ConnectionInfo>, shared: Arc<Shared>) -> Self {
+        Self {
+            stream,
+            info,
+            shared,
+            buffer: BytesMut::new(),
+            pending: VecDeque::new(),
+            output: VecDeque::new(),
+            output_bytes: 0,
+            draining: false,
+            last_activity: Instant::now(),
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) async fn run(mut self) -> End {
+        let stopped = self.shared.broker.stop.stopped();
+        tokio::pin!(stopped);
+        let idle = tokio::time::sleep(self.shared.limits.max_idle);
+        tokio::pin!(idle);
+        loop {
+            self.handle_buffered().await;
+            if let Err(end) = self.flush() {
+                return end;
+            }
+            if self.draining && self.pending.is_empty() && self.output.is_empty() {
+                return End::Quiet;
+            }
+            if self.may_handle() && framing::has_frame(&self.buffer) {
+                continue;
+            }
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            match self.next_event(stopped.as_mut(), idle.as_mut()).await {
+                Event::Stopping => self.draining = true,
+                Event::Answered(answer) => {
+                    if let Some(head) = self.pending.front_mut() {
+                        *head = answer.map_or_else(Reply::Close, Reply::Now);
+                    }
+                }
+                Event::Ready(Err(error)) => return End::Failed(error),
+                Event::Ready(Ok(())) => {
+                    if let Err(end) = self.read() {
+                        return end;
+                    }
+                }
+                Event::Tick => {
+                    if self.is_idle() {
+                        return End::Idle;
+                    }
+                    idle.as_mut()
+                        .reset(self.last_activity + self.shared.limits.max_idle);
+                    if idle.is_elapsed() {
+                        idle.as_mut().reset(Instant::now() + self.shared.limits.max_idle);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next_event(
+        &mut self,
+        stopped: Pin<&mut impl Future<Output = ()>>,
+        idle: Pin<&mut Sleep>,
+    ) -> Event {
+        let interest = match (self.may_read(), !self.output.is_empty()) {
+            (true, true) => Some(Interest::READABLE | Interest::WRITABLE),
+            (true, false) => Some(Interest::READABLE),
+            (false, true) => Some(Interest::WRITABLE),
+            (false, false) => None,
+        };
+        let head = self.pending.front_mut();
+        let stream = &self.stream;
+        let draining = self.draining;
+        tokio::select! {
+            () = stopped, if !draining => Event::Stopping,
+            answer = async {
+                match head {
+                    Some(Reply::Later(answer)) => answer.await,
+                    _ => std::future::pending().await,
+                }
+            } => Event::Answered(answer),
+            ready = async {
+                match interest {
+                    Some(interest) => stream.ready(interest).await,
+                    None => std::future::pending().await,
+                }
+            } => Event::Ready(ready.map(|_| ())),
+            () = idle => Event::Tick,
+        }
+    }
+
+    /// Waiting for an answer is no idleness; not taking one is.
+    fn is_idle(&self) -> bool {
+        let silent = self.last_activity.elapsed() >= self.shared.limits.max_idle;
+        silent && (self.pending.is_empty() || !self.output.is_empty())
+    }
+
+    fn may_handle(&self) -> bool {
+        !self.draining
+            && self.pending.len() < MAX_IN_FLIGHT_REQUESTS
+            && self.output_bytes < MAX_QUEUED_RESPONSE_BYTES
+    }
+
+    /// Reading on while nothing may be handled would only fill the buffer.
+    fn may_read(&self) -> bool {
+        self.may_handle()
+    }
+
+    /// Handles the frames that have arrived whole, as many as may be in flight.
+    async fn handle_buffered(&mut self) {
+        while self.may_handle() {
+            match framing::next_frame(&mut self.buffer, self.shared.limits.max_frame_bytes) {
+                Ok(Some(frame)) => {
+                    let reply = self.handle(frame).await;
+                    self.enqueue(reply);
+                }
+                Ok(None) => return,
+                Err(why) => self.enqueue(Reply::Close(why)),
+            }
+        }
+    }
+
+    async fn handle(&mut self, frame: Bytes) -> Reply {
+        // `queued.max.requests`: how many requests the whole broker works on at a time.
+        let shared = self.shared.clone();
+        let _slot = shared.request_slots.acquire().await;
+        let info = self.info.clone();
+        let mut handling = Box::pin(async { dispatch(&shared.broker, &info, frame).await });
+        let first = poll_fn(|task| Poll::Ready(handling.as_mut().poll(task))).await;
+        if let Poll::Ready(reply) = first {
+            return reply;
+        }
+        // What is answered already need not wait for this one. An error shows at the next flush.
+        let _ = self.flush();
+        handling.await
+    }
+
+    fn enqueue(&mut self, reply: Reply) {
+        match reply {
+            Reply::Nothing => {}
+            Reply::Close(why) => {
+                self.draining = true;
+                self.pending.push_back(Reply::Close(why));
+            }
+            reply => self.pending.push_back(reply),
+        }
+        self.promote();
+    }
+
+    /// Moves finished answers at the head of the line to the output.
+    fn promote(&mut self) {
+        while let Some(Reply::Now(_)) = self.pending.front() {
+            if let Some(Reply::Now(frames)) = self.pending.pop_front() {
+                self.output_bytes += frames.iter().map(Bytes::len).sum::<usize>();
+                self.output.extend(frames);
+            }
+        }
+    }
+
+    /// Writes as much as the socket takes. `Err`: the connection is over.
+    fn flush(&mut self) -> Result<(), End> {
+        self.promote();
+        while !self.output.is_empty() {
+            match self.try_write() {
+                Ok(0) => return Err(End::Failed(io::ErrorKind::WriteZero.into())),
+                Ok(written) => self.wrote(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(End::Failed(error)),
+            }
+        }
+        if let Some(Reply::Close(_)) = self.pending.front()
+            && let Some(Reply::Close(why)) = self.pending.pop_front()
+        {
+            return Err(End::Refused(why));
+        }
+        Ok(())
+    }
+
+    fn try_write(&self) -> io::Result<usize> {
+        if self.output.len() == 1
+            && let Some(only) = self.output.front()
+        {
+            return self.stream.try_write(only);
+        }
+        let mut pieces = [IoSlice::new(&[]); MAX_PIECES_PER_WRITE];
+        let mut count = 0;
+        for (piece, bytes) in pieces.iter_mut().zip(&self.output) {
+            *piece = IoSlice::new(bytes);
+            count += 1;
+        }
+        self.stream
+            .try_write_vectored(pieces.get(..count).unwrap_or_default())
+    }
+
+    fn wrote(&mut self, mut written: usize) {
+        self.last_activity = Instant::now();
+        self.output_bytes = self.output_bytes.saturating_sub(written);
+        while let Some(first) = self.output.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.output.pop_front();
+        }
+    }
+
+    /// Takes what has arrived, a frame's worth or less. `Err`: the connection is over.
+    fn read(&mut self) -> Result<(), End> {
+        if !self.may_read() {
+            return Ok(());
+        }
+        framing::reserve(&mut self.buffer);
+        match self.stream.try_read_buf(&mut self.buffer) {
+            Ok(0) => Err(End::Quiet),
+            Ok(_) => {
+                self.last_activity = Instant::now();
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(End::Failed(error)),
+        }
+    }
+}
+
+/// `connections.max.idle.ms`; a negative value means never, as in Kafka.
+pub(super) fn idle_limit(max_idle_ms: i64) -> Duration {
+    const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    u64::try_from(max_idle_ms).map_or(FOREVER, |ms| Duration::from_millis(ms).min(FOREVER))
+}

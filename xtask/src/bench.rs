@@ -58,7 +58,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     let options = parse(arguments)?;
     kafka::install()?;
-    build_broker()?;
+    if options.only != Some(Kind::Kafka) {
+        build_broker()?;
+    }
     let mut results = Vec::new();
     for kind in [Kind::Kafka, Kind::Milena] {
         if options.only.is_none_or(|only| only == kind) {

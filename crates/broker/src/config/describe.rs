@@ -98,6 +98,9 @@ pub fn describe_broker(config: &BrokerConfig) -> Result<Vec<ConfigEntry>, Config
         .into_iter()
         .map(|name| {
             let value = match broker_configs().get(name) {
+                Some(def) if is_covered_by_other_unit(layers, name) => {
+                    def.default_value()?.map(|value| value.to_text())
+                }
                 Some(_) => layers.value(name)?.map(|value| value.to_text()),
                 None => layers.get(name).map(str::to_owned),
             };
@@ -207,6 +210,15 @@ fn broker_names(name: &str) -> Vec<&str> {
     }
 }
 
+/// A dynamic setting takes the place of the same time in other units: Kafka then shows those with
+/// their defaults.
+fn is_covered_by_other_unit(layers: &Layers, name: &str) -> bool {
+    [&layers.dynamic_broker, &layers.dynamic_default]
+        .into_iter()
+        .flat_map(Properties::keys)
+        .any(|set| set != name && broker_names(set).contains(&name))
+}
+
 /// Layer by layer, every name of the setting. What comes before the asked name is left out: with
 /// only `log.retention.hours` set, `log.retention.ms` has no synonyms, as in Kafka.
 fn synonyms(layers: &Layers, name: &str, sensitive: bool) -> Vec<ConfigSynonym> {
@@ -243,4 +255,198 @@ fn synonyms(layers: &Layers, name: &str, sensitive: bool) -> Vec<ConfigSynonym> 
         .into_iter()
         .skip_while(|synonym| synonym.name != name)
         .collect()
+}
+
+/// Against what a running Kafka 4.3.1 answered for the same settings and the same changes
+/// (`reference/`): resource, name, value, source, type, sensitive, read only, synonyms.
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const STATIC: [(&str, &str); 9] = [
+        ("process.roles", "broker,controller"),
+        ("node.id", "1"),
+        ("controller.quorum.voters", "1@localhost:9093"),
+        (
+            "listeners",
+            "PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093",
+        ),
+        ("log.dirs", "/var/kafka"),
+        ("log.retention.hours", "100"),
+        ("num.partitions", "3"),
+        ("some.unknown.key", "5"),
+        ("offsets.topic.replication.factor", "1"),
+    ];
+
+    fn properties(pairs: &[(&str, &str)]) -> Properties {
+        pairs
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect()
+    }
+
+    fn broker(dynamic_broker: &[(&str, &str)], dynamic_default: &[(&str, &str)]) -> BrokerConfig {
+        let mut settings = properties(&STATIC);
+        settings.insert("controller.listener.names".to_owned(), "CONTROLLER".to_owned());
+        let config = BrokerConfig::new(settings).unwrap();
+        config
+            .with_dynamic(properties(dynamic_broker), properties(dynamic_default))
+            .unwrap()
+    }
+
+    fn source_name(source: ConfigSource) -> &'static str {
+        match source {
+            ConfigSource::DynamicTopicConfig => "DYNAMIC_TOPIC_CONFIG",
+            ConfigSource::DynamicBrokerConfig => "DYNAMIC_BROKER_CONFIG",
+            ConfigSource::DynamicDefaultBrokerConfig => "DYNAMIC_DEFAULT_BROKER_CONFIG",
+            ConfigSource::StaticBrokerConfig => "STATIC_BROKER_CONFIG",
+            ConfigSource::DefaultConfig => "DEFAULT_CONFIG",
+            ConfigSource::GroupConfig => "DYNAMIC_GROUP_CONFIG",
+        }
+    }
+
+    fn line(resource: &str, entry: &ConfigEntry) -> String {
+        let or_null = |value: &Option<String>| value.clone().unwrap_or_else(|| "null".to_owned());
+        let synonyms: String = entry
+            .synonyms
+            .iter()
+            .map(|synonym| {
+                format!(
+                    "{}:{}={};",
+                    source_name(synonym.source),
+                    synonym.name,
+                    or_null(&synonym.value)
+                )
+            })
+            .collect();
+        [
+            resource,
+            &entry.name,
+            &or_null(&entry.value),
+            source_name(entry.source),
+            entry.config_type.name(),
+            &entry.is_sensitive.to_string(),
+            &entry.read_only.to_string(),
+            &synonyms,
+        ]
+        .join("\t")
+    }
+
+    /// What Milena answers otherwise, and why.
+    fn differs_on_purpose(name: &str) -> bool {
+        matches!(
+            name,
+            // Our own defaults.
+            "node.id" | "process.roles" | "controller.listener.names" | "log.dir"
+            // Read only here: sockets are opened at start.
+            | "listeners" | "listener.security.protocol.map"
+            // A new Kafka cluster stores this one for eligible leader replicas (KIP-966).
+            | "min.insync.replicas"
+        )
+    }
+
+    fn assert_as_the_reference(reference: &str, described: &[(&str, Vec<ConfigEntry>)]) {
+        let mut ours: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        for (resource, entries) in described {
+            for entry in entries {
+                let key = ((*resource).to_owned(), entry.name.clone());
+                ours.entry(key).or_default().push(line(resource, entry));
+            }
+        }
+        let mut compared = 0;
+        for expected in reference.lines().skip(1) {
+            let mut columns = expected.split('\t');
+            let (resource, name) = (columns.next().unwrap(), columns.next().unwrap());
+            if differs_on_purpose(name) {
+                continue;
+            }
+            let found = ours
+                .get(&(resource.to_owned(), name.to_owned()))
+                .cloned()
+                .unwrap_or_default();
+            assert!(
+                found.iter().any(|line| line == expected),
+                "expected {expected}\n   found {found:#?}"
+            );
+            compared += 1;
+        }
+        assert!(compared > 25, "{compared}");
+    }
+
+    #[test]
+    fn a_broker_that_was_just_started_is_described_as_kafka_describes_it() {
+        let config = broker(&[], &[]);
+        let topic = properties(&[
+            ("segment.bytes", "2000000"),
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0.50"),
+            ("preallocate", "TRUE"),
+        ]);
+        let reference = include_str!("reference/at-start.tsv");
+        let described = [
+            ("TOPIC", describe_topic(&config, &topic).unwrap()),
+            ("BROKER", describe_broker(&config).unwrap()),
+            ("BROKER", describe_broker_defaults(&config)),
+            ("GROUP", describe_group(&config, &Properties::new()).unwrap()),
+        ];
+        assert_as_the_reference(reference, &described);
+        let count = |resource: &str| {
+            reference
+                .lines()
+                .filter(|line| line.starts_with(resource))
+                .count()
+        };
+        assert_eq!(
+            described[0].1.len(),
+            count("TOPIC"),
+            "no topic setting more or less"
+        );
+        // Kafka's answer has min.insync.replicas a second time, for all brokers.
+        assert_eq!(
+            described[1].1.len() + described[2].1.len() + 1,
+            count("BROKER"),
+            "no broker setting more or less"
+        );
+        assert_eq!(described[3].1.len(), count("GROUP"));
+    }
+
+    #[test]
+    fn changed_settings_are_described_as_kafka_describes_them() {
+        let config = broker(
+            &[
+                ("log.retention.ms", "50000"),
+                ("log.cleaner.threads", "2"),
+                ("unknown.thing", "77"),
+                ("log.cleanup.policy", "delete,compact"),
+                ("leader.replication.throttled.rate", "100"),
+                ("zookeeper.connect", "foo"),
+                ("remote.log.manager.copier.thread.pool.size", "5"),
+            ],
+            &[
+                ("log.retention.ms", "0"),
+                ("log.retention.bytes", "77"),
+                ("min.insync.replicas", "2"),
+                ("unclean.leader.election.enable", "true"),
+            ],
+        );
+        let topic = properties(&[
+            ("segment.bytes", "2000000"),
+            ("min.cleanable.dirty.ratio", "0.50"),
+            ("preallocate", "TRUE"),
+            ("retention.ms", "5"),
+            ("max.compaction.lag.ms", "5"),
+            ("leader.replication.throttled.replicas", "0:1,1:1"),
+            ("local.retention.ms", "6"),
+        ]);
+        let group = properties(&[("consumer.session.timeout.ms", "50000")]);
+        let described = [
+            ("TOPIC", describe_topic(&config, &topic).unwrap()),
+            ("BROKER", describe_broker(&config).unwrap()),
+            ("BROKER", describe_broker_defaults(&config)),
+            ("GROUP", describe_group(&config, &group).unwrap()),
+        ];
+        assert_as_the_reference(include_str!("reference/after-changes.tsv"), &described);
+    }
 }

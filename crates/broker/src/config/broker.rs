@@ -113,7 +113,6 @@ pub struct BrokerConfig {
     /// New connections per second.
     pub max_connection_creation_rate: i32,
     pub queued_max_requests: i32,
-    pub request_timeout_ms: i32,
 
     pub num_partitions: i32,
     pub default_replication_factor: i32,
@@ -133,7 +132,6 @@ pub struct BrokerConfig {
     /// `offsets.retention.minutes` in milliseconds.
     pub offsets_retention_ms: i64,
     pub offsets_retention_check_interval_ms: i64,
-    pub transaction_max_timeout_ms: i32,
     pub producer_id_expiration_ms: i32,
     pub log_retention_check_interval_ms: i64,
 
@@ -195,7 +193,6 @@ impl BrokerConfig {
             max_connections_per_ip_overrides: per_ip_overrides(&layers)?,
             max_connection_creation_rate: layers.number("max.connection.creation.rate")?,
             queued_max_requests: layers.number("queued.max.requests")?,
-            request_timeout_ms: layers.number("request.timeout.ms")?,
             num_partitions: layers.number("num.partitions")?,
             default_replication_factor: layers.number("default.replication.factor")?,
             auto_create_topics_enable: layers.boolean("auto.create.topics.enable")?,
@@ -213,7 +210,6 @@ impl BrokerConfig {
             offset_metadata_max_bytes: layers.number("offset.metadata.max.bytes")?,
             offsets_retention_ms: layers.time_ms(&[("offsets.retention.minutes", MINUTE_MS)])?,
             offsets_retention_check_interval_ms: layers.number("offsets.retention.check.interval.ms")?,
-            transaction_max_timeout_ms: layers.number("transaction.max.timeout.ms")?,
             producer_id_expiration_ms: layers.number("producer.id.expiration.ms")?,
             log_retention_check_interval_ms: layers.number("log.retention.check.interval.ms")?,
             log,

@@ -212,8 +212,9 @@ fn is_security(name: &str) -> bool {
     PREFIXES.iter().any(|prefix| base.starts_with(prefix)) || NAMES.contains(&base)
 }
 
-/// Settings that change what this broker does. What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 81] = [
+/// Settings that change what this broker does, or that are checked because they could not (the last
+/// ones). What Kafka knows beside them is accepted and named.
+const WITH_EFFECT: [&str; 73] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
@@ -236,10 +237,6 @@ const WITH_EFFECT: [&str; 81] = [
     "inter.broker.listener.name",
     "listener.security.protocol.map",
     "listeners",
-    "log.cleaner.delete.retention.ms",
-    "log.cleaner.max.compaction.lag.ms",
-    "log.cleaner.min.cleanable.ratio",
-    "log.cleaner.min.compaction.lag.ms",
     "log.cleanup.policy",
     "log.dir",
     "log.dirs",
@@ -248,8 +245,6 @@ const WITH_EFFECT: [&str; 81] = [
     "log.flush.scheduler.interval.ms",
     "log.index.interval.bytes",
     "log.index.size.max.bytes",
-    "log.local.retention.bytes",
-    "log.local.retention.ms",
     "log.message.timestamp.after.max.ms",
     "log.message.timestamp.before.max.ms",
     "log.message.timestamp.type",
@@ -281,12 +276,10 @@ const WITH_EFFECT: [&str; 81] = [
     "process.roles",
     "producer.id.expiration.ms",
     "queued.max.requests",
-    "request.timeout.ms",
     "socket.listen.backlog.size",
     "socket.receive.buffer.bytes",
     "socket.request.max.bytes",
     "socket.send.buffer.bytes",
-    "transaction.max.timeout.ms",
     "authorizer.class.name",
     "security.inter.broker.protocol",
     "principal.builder.class",
@@ -443,6 +436,29 @@ mod tests {
                 "Settings of Kafka that have no meaning here: offsets.topic.replication.factor, transaction.state.log.min.isr"
             ]
         );
+    }
+
+    #[test]
+    fn the_projects_own_compose_file_is_a_broker_without_notices() {
+        let compose = include_str!("../../../../docker-compose.yml");
+        let environment: Vec<(&str, &str)> = compose
+            .lines()
+            .filter_map(|line| {
+                line.trim()
+                    .split_once(": ")
+                    .filter(|(name, _)| name.starts_with("KAFKA_"))
+            })
+            .map(|(name, value)| (name, value.trim_matches('"')))
+            .collect();
+        let Loaded { config, notices, .. } = loaded(&environment, &[]).unwrap();
+        assert_eq!(notices, Vec::<String>::new());
+        let shown = |at: usize| {
+            (
+                config.listeners[at].port,
+                config.listeners[at].advertised_host.as_str(),
+            )
+        };
+        assert_eq!((shown(0), shown(1)), ((9092, "localhost"), (19092, "milena")));
     }
 
     #[test]

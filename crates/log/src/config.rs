@@ -60,7 +60,10 @@ impl Default for LogConfig {
     /// Kafka 4.3.1's defaults.
     fn default() -> Self {
         Self {
-            cleanup_policy: CleanupPolicy { delete: true, compact: false },
+            cleanup_policy: CleanupPolicy {
+                delete: true,
+                compact: false,
+            },
             compression_type: CompressionType::Producer,
             delete_retention_ms: 86_400_000,
             file_delete_delay_ms: 60_000,

@@ -17,9 +17,17 @@ pub enum LogError {
     #[error("timestamp {timestamp_ms} is outside the topic's bounds")]
     InvalidTimestamp { timestamp_ms: i64 },
     #[error("producer {producer_id}: sequence {found} does not follow {expected}")]
-    OutOfOrderSequence { producer_id: i64, expected: i32, found: i32 },
+    OutOfOrderSequence {
+        producer_id: i64,
+        expected: i32,
+        found: i32,
+    },
     #[error("producer {producer_id}: epoch {found} is older than {current}")]
-    InvalidProducerEpoch { producer_id: i64, current: i16, found: i16 },
+    InvalidProducerEpoch {
+        producer_id: i64,
+        current: i16,
+        found: i16,
+    },
     #[error("the partition was deleted")]
     Deleted,
     /// The log directory failed and is offline.

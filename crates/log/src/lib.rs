@@ -25,13 +25,24 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use milena_protocol::records::Validated;
 use milena_protocol::{Str, Uuid};
 
 mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod epochs;
 mod error;
+mod memory;
+mod prepare;
+mod producers;
 
 pub use config::{CleanupPolicy, CompressionType, LogConfig, TimestampType};
+pub use epochs::{EpochStart, LeaderEpochs};
 pub use error::LogError;
+pub use memory::MemoryLogStore;
+pub use prepare::{Prepared, prepare};
+pub use producers::{Producer, Producers, SEQUENCED_BATCHES, SequenceCheck, SequencedBatch};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -70,9 +81,9 @@ pub trait WatermarkObserver: Send + Sync {
 /// What one append is made of.
 #[derive(Debug, Clone)]
 pub struct Append {
-    /// One or more whole batches that passed `milena_protocol::records::validate`.
-    pub records: Bytes,
-    /// Written into each batch and into the leader-epoch checkpoint when it is new.
+    /// A whole batch that passed every check that needs no log.
+    pub batch: Validated,
+    /// Written into the batch and into the leader-epoch checkpoint when it is new.
     pub leader_epoch: i32,
     pub now_ms: i64,
 }
@@ -156,8 +167,8 @@ pub struct ActiveProducer {
 
 /// One partition's log.
 pub trait PartitionLog: Send + Sync + fmt::Debug {
-    /// Gives the batches their offsets and stores them. A batch of an idempotent producer is
-    /// checked against the producer's epoch and sequence first; the whole append fails or happens.
+    /// Gives the batch its offsets and stores it. A batch of an idempotent producer is checked
+    /// against the producer's epoch and sequence first.
     /// Readers see the records when the high watermark passes them.
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>>;
 
@@ -166,12 +177,17 @@ pub trait PartitionLog: Send + Sync + fmt::Debug {
     fn watermarks(&self) -> Watermarks;
 
     /// First record whose timestamp is `>= timestamp_ms`, below the bound.
-    fn offset_for_timestamp(&self, timestamp_ms: i64, bound: ReadBound) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>>;
+    fn offset_for_timestamp(
+        &self,
+        timestamp_ms: i64,
+        bound: ReadBound,
+    ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>>;
 
     /// The record with the largest timestamp (first of those; KIP-734), below the high watermark.
     fn max_timestamp(&self) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>>;
 
-    /// `None` when the epoch is older than everything known or newer than the latest.
+    /// `None` when the log knows no epoch, or the asked one is newer than the latest. An epoch older
+    /// than all known ones ends where the first known one starts.
     fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<EpochEndOffset>;
 
     /// The epoch that the record at `offset` (or the next one written there) belongs to.
@@ -203,7 +219,12 @@ pub struct LogDir {
 pub trait LogStore: Send + Sync + fmt::Debug {
     /// Opens the partition, creating it where it does not exist, and recovers it if it was not
     /// closed cleanly. `observer` is called from then on.
-    fn open(&self, partition: PartitionId, config: LogConfig, observer: Arc<dyn WatermarkObserver>) -> BoxFuture<'static, Result<Arc<dyn PartitionLog>, LogError>>;
+    fn open(
+        &self,
+        partition: PartitionId,
+        config: LogConfig,
+        observer: Arc<dyn WatermarkObserver>,
+    ) -> BoxFuture<'static, Result<Arc<dyn PartitionLog>, LogError>>;
 
     /// Takes the partition away at once (a partition of the same name can be created right after);
     /// its bytes are freed after `file.delete.delay.ms`.

@@ -1,0 +1,334 @@
+//! The in-memory engine: for tests, and the shortest statement of what a log does.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use milena_protocol::records::Batch;
+
+use crate::{
+    ActiveProducer, Append, Appended, BoxFuture, EpochEndOffset, LeaderEpochs, LogConfig, LogDir, LogError,
+    LogStore, PartitionId, PartitionLog, Prepared, Producers, Read, ReadBound, ReadResult, SequenceCheck,
+    TimestampedOffset, WatermarkObserver, Watermarks, prepare,
+};
+
+/// A batch is decompressed for a search by time; it may take this much.
+const MOST_SEARCHED_BYTES: usize = 128 * 1024 * 1024;
+
+/// Keeps every partition in memory and forgets it with the process.
+#[derive(Debug, Default)]
+pub struct MemoryLogStore {
+    partitions: Mutex<BTreeMap<PartitionId, Arc<MemoryLog>>>,
+}
+
+struct MemoryLog {
+    state: Mutex<State>,
+    observer: Arc<dyn WatermarkObserver>,
+}
+
+impl std::fmt::Debug for MemoryLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryLog").finish_non_exhaustive()
+    }
+}
+
+struct State {
+    config: LogConfig,
+    batches: Vec<Batch>,
+    log_start: i64,
+    log_end: i64,
+    producers: Producers,
+    epochs: LeaderEpochs,
+    deleted: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere does not make the data wrong: every change below is made whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn watermarks(&self) -> Watermarks {
+        Watermarks {
+            log_start: self.log_start,
+            last_stable: self.log_end,
+            high_watermark: self.log_end,
+            log_end: self.log_end,
+        }
+    }
+
+    fn append(&mut self, append: &Append) -> Result<Appended, LogError> {
+        if self.deleted {
+            return Err(LogError::Deleted);
+        }
+        let mut prepared: Prepared = prepare(&self.config, append)?;
+        if let SequenceCheck::Duplicate(twin) = self.producers.check(&prepared.header)? {
+            return Ok(Appended {
+                base_offset: twin.base_offset(),
+                last_offset: twin.last_offset,
+                log_append_time_ms: if prepared.log_append_time_ms < 0 {
+                    -1
+                } else {
+                    twin.timestamp_ms
+                },
+                log_start_offset: self.log_start,
+                duplicate: true,
+            });
+        }
+        prepared.place(self.log_end, append.leader_epoch);
+        let header = prepared.header;
+        self.epochs.assign(append.leader_epoch, header.base_offset);
+        self.producers.appended(&header);
+        let mut bytes = BytesMut::with_capacity(header.size_bytes());
+        bytes.extend_from_slice(&header.to_bytes());
+        bytes.extend_from_slice(&prepared.payload);
+        self.batches.push(Batch {
+            header,
+            bytes: bytes.freeze(),
+        });
+        self.log_end = header.next_offset();
+        Ok(Appended {
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            log_append_time_ms: prepared.log_append_time_ms,
+            log_start_offset: self.log_start,
+            duplicate: false,
+        })
+    }
+
+    fn read(&self, read: Read) -> Result<ReadResult, LogError> {
+        if self.deleted {
+            return Err(LogError::Deleted);
+        }
+        if read.offset < self.log_start || read.offset > self.log_end {
+            return Err(LogError::OffsetOutOfRange {
+                offset: read.offset,
+                log_start: self.log_start,
+                upper: self.log_end,
+            });
+        }
+        let from = self
+            .batches
+            .partition_point(|batch| batch.header.last_offset() < read.offset);
+        let mut records = BytesMut::new();
+        for batch in &self.batches[from..] {
+            let first = records.is_empty() && read.at_least_one_batch;
+            if !first && records.len() + batch.bytes.len() > read.max_bytes {
+                break;
+            }
+            records.extend_from_slice(&batch.bytes);
+        }
+        Ok(ReadResult {
+            records: records.freeze(),
+            watermarks: self.watermarks(),
+            aborted: Vec::new(),
+        })
+    }
+
+    /// The first record from the batch on that `wanted` accepts by its timestamp.
+    fn find(&self, from: usize, wanted: impl Fn(i64) -> bool) -> Result<Option<TimestampedOffset>, LogError> {
+        for batch in &self.batches[from..] {
+            if !wanted(batch.header.max_timestamp) {
+                continue;
+            }
+            let corrupt =
+                |error: milena_protocol::records::RecordError| LogError::CorruptMessage(error.to_string());
+            for record in batch.records(MOST_SEARCHED_BYTES).map_err(corrupt)? {
+                let record = record.map_err(corrupt)?;
+                if record.offset >= self.log_start && wanted(record.timestamp) {
+                    return Ok(Some(TimestampedOffset {
+                        offset: record.offset,
+                        timestamp_ms: record.timestamp,
+                        leader_epoch: batch.header.partition_leader_epoch,
+                    }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn delete_records(&mut self, before_offset: i64) -> Result<i64, LogError> {
+        let before = if before_offset == -1 {
+            self.log_end
+        } else {
+            before_offset
+        };
+        if before < 0 || before > self.log_end {
+            return Err(LogError::OffsetOutOfRange {
+                offset: before,
+                log_start: self.log_start,
+                upper: self.log_end,
+            });
+        }
+        self.log_start = self.log_start.max(before);
+        let gone = self
+            .batches
+            .partition_point(|batch| batch.header.last_offset() < self.log_start);
+        self.batches.drain(..gone);
+        self.epochs.truncate_front(self.log_start);
+        Ok(self.log_start)
+    }
+}
+
+fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
+    Box::pin(std::future::ready(value))
+}
+
+impl PartitionLog for MemoryLog {
+    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>> {
+        let mut state = lock(&self.state);
+        let appended = state.append(&append);
+        let watermarks = state.watermarks();
+        drop(state);
+        if appended.as_ref().is_ok_and(|appended| !appended.duplicate) {
+            self.observer.advanced(watermarks);
+        }
+        ready(appended)
+    }
+
+    fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>> {
+        ready(lock(&self.state).read(read))
+    }
+
+    fn watermarks(&self) -> Watermarks {
+        lock(&self.state).watermarks()
+    }
+
+    fn offset_for_timestamp(
+        &self,
+        timestamp_ms: i64,
+        _bound: ReadBound,
+    ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>> {
+        ready(lock(&self.state).find(0, |timestamp| timestamp >= timestamp_ms))
+    }
+
+    fn max_timestamp(&self) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>> {
+        let state = lock(&self.state);
+        let max = state.batches.iter().map(|batch| batch.header.max_timestamp).max();
+        ready(max.map_or(Ok(None), |max| state.find(0, |timestamp| timestamp == max)))
+    }
+
+    fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<EpochEndOffset> {
+        let state = lock(&self.state);
+        state.epochs.end_offset(leader_epoch, state.log_end)
+    }
+
+    fn epoch_for_offset(&self, offset: i64) -> Option<i32> {
+        lock(&self.state).epochs.epoch_for(offset)
+    }
+
+    fn delete_records(&self, before_offset: i64) -> BoxFuture<'static, Result<i64, LogError>> {
+        let mut state = lock(&self.state);
+        let deleted = state.delete_records(before_offset);
+        let watermarks = state.watermarks();
+        drop(state);
+        if deleted.is_ok() {
+            self.observer.advanced(watermarks);
+        }
+        ready(deleted)
+    }
+
+    fn producers(&self) -> Vec<ActiveProducer> {
+        lock(&self.state).producers.active()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        lock(&self.state)
+            .batches
+            .iter()
+            .map(|batch| batch.bytes.len() as u64)
+            .sum()
+    }
+
+    fn update_config(&self, config: LogConfig) {
+        lock(&self.state).config = config;
+    }
+}
+
+impl LogStore for MemoryLogStore {
+    fn open(
+        &self,
+        partition: PartitionId,
+        config: LogConfig,
+        observer: Arc<dyn WatermarkObserver>,
+    ) -> BoxFuture<'static, Result<Arc<dyn PartitionLog>, LogError>> {
+        let mut partitions = lock(&self.partitions);
+        // A store that is opened again by a second broker keeps its bytes, as a disk would.
+        let state = match partitions.get(&partition) {
+            Some(open) => {
+                let old = lock(&open.state);
+                State {
+                    config,
+                    batches: old.batches.clone(),
+                    producers: old.producers.clone(),
+                    epochs: old.epochs.clone(),
+                    ..*old
+                }
+            }
+            None => State {
+                config,
+                batches: Vec::new(),
+                log_start: 0,
+                log_end: 0,
+                producers: Producers::default(),
+                epochs: LeaderEpochs::default(),
+                deleted: false,
+            },
+        };
+        let log = Arc::new(MemoryLog {
+            state: Mutex::new(state),
+            observer,
+        });
+        partitions.insert(partition, Arc::clone(&log));
+        ready(Ok(log as Arc<dyn PartitionLog>))
+    }
+
+    fn delete(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>> {
+        if let Some(log) = lock(&self.partitions).remove(partition) {
+            let mut state = lock(&log.state);
+            state.deleted = true;
+            state.batches = Vec::new();
+        }
+        ready(Ok(()))
+    }
+
+    fn stored(&self) -> Result<Vec<PartitionId>, LogError> {
+        Ok(lock(&self.partitions).keys().cloned().collect())
+    }
+
+    fn log_dirs(&self) -> Vec<LogDir> {
+        let partitions = lock(&self.partitions);
+        let sizes = partitions
+            .iter()
+            .map(|(id, log)| (id.clone(), log.size_bytes()))
+            .collect();
+        vec![LogDir {
+            path: "/memory".into(),
+            error: None,
+            total_bytes: -1,
+            usable_bytes: -1,
+            partitions: sizes,
+        }]
+    }
+
+    fn maintain(&self, now_ms: i64) -> BoxFuture<'static, ()> {
+        for log in lock(&self.partitions).values() {
+            let mut state = lock(&log.state);
+            let expiration_ms = state.config.producer_id_expiration_ms;
+            state.producers.expire(now_ms, expiration_ms);
+        }
+        ready(())
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<(), LogError>> {
+        ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_memory_engine_conforms() {
+        crate::conformance::run(&|| std::sync::Arc::new(super::MemoryLogStore::default()));
+    }
+}

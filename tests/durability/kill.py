@@ -111,6 +111,18 @@ class Committer(threading.Thread):
         self.consumer.close()
 
 
+def end_of(reader, topic, partition):
+    """The end of a partition; asked again while a broker that has just come back says so with a retriable error."""
+    def ask():
+        try:
+            return (reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1],)
+        except KafkaException as error:
+            require(error.args[0].retriable() or error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION, "the end is told", error)
+            return None
+
+    return wait_for(f"the end of {topic} {partition} is told", ask)[0]
+
+
 class Auditor:
     """Reads the log as it grows and holds it against what the producers were told."""
 
@@ -125,10 +137,7 @@ class Auditor:
             "check.crcs": True, "auto.offset.reset": "error", "fetch.wait.max.ms": 20, **SOON,
         })
         log = [[] for _ in range(PARTITIONS)] if whole else self.log
-        ends = [
-            reader.get_watermark_offsets(TopicPartition(self.writer.topic, partition), timeout=30)[1]
-            for partition in range(PARTITIONS)
-        ]
+        ends = [end_of(reader, self.writer.topic, partition) for partition in range(PARTITIONS)]
         reader.assign([TopicPartition(self.writer.topic, partition, len(log[partition])) for partition in range(PARTITIONS)])
         at_end = lambda: all(len(log[partition]) >= ends[partition] for partition in range(PARTITIONS))
 
@@ -163,7 +172,15 @@ class Auditor:
 def verify_commit(bootstrap, committer, acknowledged_before):
     """The group's offset is one that was acknowledged or tried, and none older than the last acknowledged."""
     reader = Consumer({"bootstrap.servers": bootstrap, "group.id": GROUP, **SOON})
-    found = reader.committed([TopicPartition(committer.topic, 0)], timeout=30)[0]
+
+    def ask():
+        try:
+            return reader.committed([TopicPartition(committer.topic, 0)], timeout=30)
+        except KafkaException as error:
+            require(error.args[0].retriable(), "the group's offset is told", error)
+            return None
+
+    found = wait_for("the group's offset is told", ask)[0]
     reader.close()
     require(
         acknowledged_before <= found.offset <= committer.tried, "an acknowledged commit is there after a kill",
@@ -193,7 +210,7 @@ def main():
     broker = Broker("kill")
     broker.start()
     bootstrap = broker.bootstrap()
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     topics = ["kill-idempotent", "kill-plain"]
     config = {"segment.bytes": str(SEGMENT_BYTES)}
     for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1, config=config) for topic in topics]).values():

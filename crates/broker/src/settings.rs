@@ -119,16 +119,6 @@ impl Settings {
             }
         }
     }
-
-    /// `min.insync.replicas` of a topic with these overrides.
-    pub(crate) fn min_insync_replicas(&self, overrides: &Overrides) -> i32 {
-        let current = self.current();
-        current
-            .topic_settings(overrides)
-            .map_or(current.min_insync_replicas, |settings| {
-                settings.min_insync_replicas
-            })
-    }
 }
 
 /// Kafka answers a broker's setting that does not fit with INVALID_REQUEST (KAFKA-13609).

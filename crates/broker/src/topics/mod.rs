@@ -110,19 +110,15 @@ impl Topics {
         self.read().by_name.values().cloned().collect()
     }
 
-    /// Topics from `first` on, in the order of names, as long as `take` says so.
-    pub(crate) fn list_from(
-        &self,
-        first: &str,
-        mut take: impl FnMut(&Arc<Topic>) -> bool,
-    ) -> Vec<Arc<Topic>> {
+    /// At most `limit` topics from `first` on, in the order of names.
+    pub(crate) fn list_from(&self, first: &str, limit: usize) -> Vec<Arc<Topic>> {
         let image = self.read();
         let from = (std::ops::Bound::Included(first), std::ops::Bound::Unbounded);
         image
             .by_name
             .range::<str, _>(from)
             .map(|(_, topic)| topic)
-            .take_while(|topic| take(topic))
+            .take(limit)
             .cloned()
             .collect()
     }

@@ -1,8 +1,9 @@
 //! The broker's settings, typed, and the layers that they come from.
 
 use std::collections::BTreeMap;
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use milena_log::LogConfig;
 
@@ -355,7 +356,7 @@ fn resolve_listeners(layers: &Layers) -> Result<Vec<Listener>, ConfigError> {
         protocol_map_is_default: layers.get("listener.security.protocol.map").is_none(),
         controller_names: &layers.list("controller.listener.names")?.unwrap_or_default(),
         inter_broker_name: layers.text("inter.broker.listener.name")?.as_deref(),
-        fallback_host: &fallback_host(layers),
+        fallback_host: fallback_host(layers),
     })
 }
 
@@ -363,12 +364,24 @@ fn resolve_listeners(layers: &Layers) -> Result<Vec<Listener>, ConfigError> {
 /// `localhost`: whoever tries Milena out has the client on the same machine, and a machine's own name
 /// often resolves nowhere. Where listeners were configured it is the machine's name, as in Kafka,
 /// because that is what other machines and containers know.
-fn fallback_host(layers: &Layers) -> String {
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+fn fallback_host(layers: &Layers) -> &'static str {
     match layers.get("listeners") {
-        Some(_) if !hostname.is_empty() => hostname,
-        _ => "localhost".to_owned(),
+        Some(_) => machine_name(),
+        None => "localhost",
     }
+}
+
+/// `localhost` where not even this machine knows its own name. Asked once: a broker must not change
+/// what it tells clients because a name server did.
+fn machine_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let is_known = (name.as_str(), 0)
+            .to_socket_addrs()
+            .is_ok_and(|mut addresses| addresses.next().is_some());
+        if is_known { name } else { "localhost".to_owned() }
+    })
 }
 
 pub(super) const RETENTION_MS: [(&str, i64); 3] = [

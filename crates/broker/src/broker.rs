@@ -11,7 +11,7 @@ use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::config::{self, BrokerConfig};
-use crate::context::RequestContext;
+use crate::context::{ConnectionInfo, RequestContext};
 use crate::groups::Groups;
 use crate::net::{BoundListener, Endpoint, LogLimit};
 use crate::producer_ids::ProducerIds;
@@ -138,28 +138,32 @@ impl Broker {
         }
     }
 
-    /// A client that was told an address it cannot reach will say nothing but time out; so the
-    /// broker says it.
+    /// A client that was told an address it cannot reach says nothing and times out; so the broker
+    /// says it.
     pub(crate) fn diagnose_advertised(&self, context: &RequestContext) {
-        let connection = &context.connection;
-        if !connection.is_remote() {
-            return;
-        }
-        let Some(endpoint) = self.endpoint(context) else {
-            return;
-        };
-        let listener = self
-            .config
-            .listeners
-            .iter()
-            .find(|listener| *listener.name == *connection.listener);
-        let sentence = listener
-            .and_then(|listener| config::diagnose_client(listener, endpoint.port, connection.peer.ip()));
-        if let Some(sentence) = sentence
+        if let Some(sentence) = self.advertised_problem(&context.connection)
             && self.advertised_limit.admit().is_some()
         {
             warn!("{sentence}");
         }
+    }
+
+    /// What is wrong with the address that this client is told, as far as the connection shows it.
+    fn advertised_problem(&self, connection: &ConnectionInfo) -> Option<String> {
+        if !connection.is_remote() {
+            return None;
+        }
+        let bound = self
+            .listeners
+            .get()?
+            .iter()
+            .find(|listener| listener.name == connection.listener)?;
+        let listener = self
+            .config
+            .listeners
+            .iter()
+            .find(|listener| *listener.name == *connection.listener)?;
+        config::diagnose_client(listener, bound.address.port(), connection.peer.ip())
     }
 
     /// Ends the background work and closes logs and facts. Nothing may be handled any more.
@@ -200,5 +204,69 @@ async fn maintain(broker: Arc<Broker>) {
             () = stopped.as_mut() => return,
             _ = interval.tick() => broker.logs.maintain(broker.clock.now_ms()).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::Properties;
+    use crate::net::Server;
+
+    async fn started(advertised: &str) -> Server {
+        let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let properties = Properties::from([
+            setting("listeners", "PLAINTEXT://127.0.0.1:0"),
+            setting("advertised.listeners", advertised),
+        ]);
+        let engines = Engines {
+            logs: Arc::new(milena_log::MemoryLogStore::default()),
+            facts: Arc::new(milena_state::memory::MemoryStore::new()),
+        };
+        let config = BrokerConfig::new(properties).unwrap();
+        let broker = Broker::start(config, engines, Arc::new(SystemClock))
+            .await
+            .unwrap();
+        Server::start(broker).await.unwrap()
+    }
+
+    fn from(peer: &str, local: &str) -> ConnectionInfo {
+        ConnectionInfo {
+            listener: Arc::from("PLAINTEXT"),
+            peer: peer.parse().unwrap(),
+            local: local.parse().unwrap(),
+        }
+    }
+
+    /// Trap 19. What is wrong with the address itself is told at start by `config::diagnose`.
+    #[tokio::test]
+    async fn trap_19_a_client_from_elsewhere_that_is_told_localhost_shows_the_wrong_address() {
+        let server = started("PLAINTEXT://localhost:9092").await;
+        let broker = server.broker();
+        let elsewhere = broker
+            .advertised_problem(&from("10.0.0.7:4000", "10.0.0.2:9092"))
+            .unwrap();
+        assert!(
+            elsewhere.contains("localhost:9092") && elsewhere.contains("10.0.0.7"),
+            "{elsewhere}"
+        );
+        assert!(elsewhere.contains("advertised.listeners"), "{elsewhere}");
+        // The same machine, by whatever address it came.
+        for (peer, local) in [
+            ("127.0.0.1:4000", "127.0.0.1:9092"),
+            ("10.0.0.2:4000", "10.0.0.2:9092"),
+        ] {
+            assert_eq!(broker.advertised_problem(&from(peer, local)), None);
+        }
+        server.shutdown().await.unwrap();
+        let server = started("PLAINTEXT://broker.example:9092").await;
+        assert_eq!(
+            server
+                .broker()
+                .advertised_problem(&from("10.0.0.7:4000", "10.0.0.2:9092")),
+            None
+        );
+        server.shutdown().await.unwrap();
     }
 }

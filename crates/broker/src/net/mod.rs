@@ -126,6 +126,11 @@ impl Server {
     }
 
     #[must_use]
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    #[must_use]
     pub fn listeners(&self) -> &[BoundListener] {
         &self.listeners
     }

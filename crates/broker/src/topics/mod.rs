@@ -13,6 +13,8 @@
 
 mod facts;
 mod names;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};

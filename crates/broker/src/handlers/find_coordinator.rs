@@ -1,0 +1,80 @@
+//! FindCoordinator (API 10), versions 0 to 6: which broker looks after a group. Here: this one, at
+//! the advertised address of the listener that the client came by.
+//!
+//! Versions: 1 key type and error message, 3 flexible, 4 several keys (KIP-699), 5 transactions
+//! (KIP-890), 6 share groups (KIP-932).
+//!
+//! Differences from Kafka: transactions and share groups are not implemented yet. A transactional
+//! id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients report at once (they
+//! retry COORDINATOR_NOT_AVAILABLE for ever); a share key with INVALID_REQUEST, as Kafka does where
+//! share groups are off.
+
+use std::sync::Arc;
+
+use milena_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
+use milena_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
+use milena_protocol::{ErrorCode, Str};
+
+use crate::broker::Broker;
+use crate::context::RequestContext;
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+
+/// The first version that asks for several keys at once.
+const BATCHED_VERSION: i16 = 4;
+
+const NO_ADDRESS: &str = "No address is advertised for this listener.";
+const NO_TRANSACTIONS: &str = "Transactions are not implemented yet.";
+const NO_SHARE_GROUPS: &str = "Share groups are not implemented yet.";
+
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let found = match (request.key_type, broker.endpoint(context)) {
+        (GROUP, Some(endpoint)) => Ok(endpoint),
+        (GROUP, None) => Err((ErrorCode::CoordinatorNotAvailable, NO_ADDRESS)),
+        (TRANSACTION, _) => Err((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS)),
+        _ => Err((ErrorCode::InvalidRequest, NO_SHARE_GROUPS)),
+    };
+    let coordinator = match found {
+        Ok(endpoint) => Coordinator {
+            node_id: broker.config.node_id,
+            host: endpoint.host,
+            port: i32::from(endpoint.port),
+            ..Coordinator::default()
+        },
+        Err((error, message)) => Coordinator {
+            node_id: -1,
+            port: -1,
+            error_code: error.code(),
+            error_message: Some(Str::from(message)),
+            ..Coordinator::default()
+        },
+    };
+    if context.api_version >= BATCHED_VERSION {
+        let coordinators = request
+            .coordinator_keys
+            .into_iter()
+            .map(|key| Coordinator {
+                key,
+                ..coordinator.clone()
+            })
+            .collect();
+        return FindCoordinatorResponse {
+            coordinators,
+            ..FindCoordinatorResponse::default()
+        };
+    }
+    FindCoordinatorResponse {
+        error_code: coordinator.error_code,
+        // Kafka says NONE where there is no error.
+        error_message: coordinator.error_message.or_else(|| Some(Str::from("NONE"))),
+        node_id: coordinator.node_id,
+        host: coordinator.host,
+        port: coordinator.port,
+        ..FindCoordinatorResponse::default()
+    }
+}

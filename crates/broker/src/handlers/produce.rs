@@ -1,0 +1,361 @@
+//! Produce (API 0), versions 3 to 13: appends one record batch to each of some partitions.
+//!
+//! Versions: 3 magic 2 and transactional id (KIP-98), 5 log start offset, 7 zstd (KIP-110), 8
+//! errors of single records (KIP-467), 9 flexible, 10 the leader's address in errors (KIP-951),
+//! 11 and 12 transactions (KIP-890), 13 topics by id (KIP-516).
+//!
+//! `acks=0` is not answered, and an error closes the connection, so that the producer notices and
+//! looks its metadata up again. `acks=1` is answered when the log has accepted the batch, `acks=-1`
+//! when the high watermark has passed it. `min.insync.replicas` cannot fail: Kafka compares it with
+//! the replicas there are, and here that is one.
+//!
+//! Differences from Kafka: transactions are not implemented yet. A transactional batch is refused
+//! with INVALID_TXN_STATE, Kafka's answer for a partition that is not part of the transaction,
+//! which no client retries (and TRANSACTIONAL_ID_AUTHORIZATION_FAILED when the request has no
+//! transactional id, as in Kafka). A null batch is INVALID_RECORD, not an unknown server error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use milena_log::{Append, Appended, LogError, ReadBound};
+use milena_protocol::messages::produce_request::{ProduceRequest, TopicProduceData};
+use milena_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+};
+use milena_protocol::records::{self, BatchHeader, Compression, RecordError};
+use milena_protocol::{ErrorCode, Str, Uuid};
+
+use crate::broker::Broker;
+use crate::context::RequestContext;
+use crate::outcome::{BoxFuture, Outcome};
+use crate::partitions::{Partition, Seen, Wait};
+use crate::topics::Topic;
+
+/// The first version that names topics by id.
+const TOPIC_IDS_VERSION: i16 = 13;
+/// The first version in which batches may be compressed with zstd.
+const ZSTD_VERSION: i16 = 7;
+/// Kafka's admin client may write to internal topics.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+const ACKS_ALL: i16 = -1;
+const ACKS_NONE: i16 = 0;
+const ACKS_LEADER: i16 = 1;
+
+/// Why a partition was refused.
+struct Refusal {
+    code: ErrorCode,
+    message: Option<Str>,
+    record_errors: Vec<BatchIndexAndErrorMessage>,
+    log_start_offset: i64,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self {
+            code,
+            message: None,
+            record_errors: Vec::new(),
+            log_start_offset: -1,
+        }
+    }
+}
+
+impl Refusal {
+    fn of_log(error: &LogError, partition: &Partition) -> Self {
+        let is_about_content = matches!(
+            error,
+            LogError::InvalidRecord(_) | LogError::InvalidTimestamp { .. }
+        );
+        Self::of(
+            error.code(),
+            is_about_content.then(|| Str::from(error.to_string())),
+            partition,
+        )
+    }
+
+    fn of_batch(error: &RecordError, partition: &Partition) -> Self {
+        let is_about_content = error.code() == ErrorCode::InvalidRecord;
+        Self::of(
+            error.code(),
+            is_about_content.then(|| Str::from(error.to_string())),
+            partition,
+        )
+    }
+
+    /// Kafka tells where the log starts with errors that it found while it looked at the records.
+    fn of(code: ErrorCode, message: Option<Str>, partition: &Partition) -> Self {
+        let before_records = matches!(
+            code,
+            ErrorCode::UnknownTopicOrPartition
+                | ErrorCode::MessageTooLarge
+                | ErrorCode::RecordListTooLarge
+                | ErrorCode::CorruptMessage
+                | ErrorCode::KafkaStorageError
+        );
+        let log_start_offset = if before_records {
+            -1
+        } else {
+            partition.log().watermarks().log_start
+        };
+        Self {
+            code,
+            message,
+            record_errors: Vec::new(),
+            log_start_offset,
+        }
+    }
+}
+
+/// One partition's way through the handler.
+enum Step {
+    Refused(Refusal),
+    Appending {
+        partition: Arc<Partition>,
+        append: BoxFuture<Result<Appended, LogError>>,
+    },
+}
+
+struct TopicSteps {
+    name: Str,
+    topic_id: Uuid,
+    partitions: Vec<(i32, Step)>,
+}
+
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    request: ProduceRequest,
+) -> Outcome<ProduceResponse> {
+    let acks = request.acks;
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let topics = start_appends(broker, context, request);
+    let client_id = context.client_id.clone().unwrap_or_default();
+    let stopped = broker.stop.stopped();
+    let finish = async move {
+        let mut responses = Vec::with_capacity(topics.len());
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut stopped = Box::pin(stopped);
+        for topic in topics {
+            let mut partition_responses = Vec::with_capacity(topic.partitions.len());
+            for (index, step) in topic.partitions {
+                partition_responses.push(finish_partition(index, step, acks, deadline, &mut stopped).await);
+            }
+            responses.push(TopicProduceResponse {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                partition_responses,
+                ..TopicProduceResponse::default()
+            });
+        }
+        ProduceResponse {
+            responses,
+            ..ProduceResponse::default()
+        }
+    };
+    if acks != ACKS_NONE {
+        return Outcome::Later(Box::pin(finish));
+    }
+    match first_error(&finish.await) {
+        None => Outcome::Nothing,
+        Some(error) => Outcome::Close(format!(
+            "a produce request with acks=0 of client '{client_id}' failed: {error}"
+        )),
+    }
+}
+
+/// Gives every batch to its log, in the order of the request.
+fn start_appends(broker: &Arc<Broker>, context: &RequestContext, request: ProduceRequest) -> Vec<TopicSteps> {
+    let by_id = context.api_version >= TOPIC_IDS_VERSION;
+    let whole = refuse_all(&request);
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for data in request.topic_data {
+        let topic = if by_id {
+            broker.topics.get_by_id(&data.topic_id)
+        } else {
+            broker.topics.get(&data.name)
+        };
+        let TopicProduceData {
+            name,
+            topic_id,
+            partition_data,
+            ..
+        } = data;
+        let mut partitions = Vec::with_capacity(partition_data.len());
+        for partition in partition_data {
+            let step = match (whole, &topic) {
+                (Some(error), _) => Err(Refusal::from(error)),
+                (None, None) if by_id => Err(ErrorCode::UnknownTopicId.into()),
+                (None, None) => Err(ErrorCode::UnknownTopicOrPartition.into()),
+                (None, Some(topic)) => {
+                    start_append(broker, context, topic, partition.index, partition.records)
+                }
+            };
+            partitions.push((partition.index, step.unwrap_or_else(Step::Refused)));
+        }
+        topics.push(TopicSteps {
+            name,
+            topic_id,
+            partitions,
+        });
+    }
+    topics
+}
+
+/// What is wrong with the request as a whole.
+fn refuse_all(request: &ProduceRequest) -> Option<ErrorCode> {
+    let transactional = || {
+        request
+            .topic_data
+            .iter()
+            .flat_map(|topic| &topic.partition_data)
+            .any(|partition| {
+                partition
+                    .records
+                    .as_deref()
+                    .and_then(header)
+                    .is_some_and(|header| header.is_transactional())
+            })
+    };
+    if request.transactional_id.is_none() && transactional() {
+        return Some(ErrorCode::TransactionalIdAuthorizationFailed);
+    }
+    match request.acks {
+        ACKS_ALL | ACKS_NONE | ACKS_LEADER => None,
+        _ => Some(ErrorCode::InvalidRequiredAcks),
+    }
+}
+
+fn start_append(
+    broker: &Broker,
+    context: &RequestContext,
+    topic: &Topic,
+    index: i32,
+    batch: Option<Bytes>,
+) -> Result<Step, Refusal> {
+    let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let batch = batch.ok_or(ErrorCode::InvalidRecord)?;
+    if topic.is_internal() && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
+        return Err(ErrorCode::InvalidTopicException.into());
+    }
+    check_header(context.api_version, partition, &batch)?;
+    let batch = records::validate(&batch).map_err(|error| Refusal::of_batch(&error, partition))?;
+    let append = Append {
+        batch,
+        leader_epoch: partition.leader_epoch(),
+        now_ms: broker.clock.now_ms(),
+    };
+    Ok(Step::Appending {
+        partition: Arc::clone(partition),
+        append: partition.log().append(append),
+    })
+}
+
+/// The header of a partition's only batch; `None` when the bytes are no such thing, which
+/// [`records::validate`] says in more words.
+fn header(batch: &[u8]) -> Option<BatchHeader> {
+    BatchHeader::parse(batch)
+        .ok()
+        .filter(|header| header.size_bytes() == batch.len())
+}
+
+/// What can be refused without looking at the records.
+fn check_header(version: i16, partition: &Partition, batch: &[u8]) -> Result<(), Refusal> {
+    let Some(header) = header(batch) else {
+        return Ok(());
+    };
+    if version < ZSTD_VERSION && header.compression() == Ok(Compression::Zstd) {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
+    let limit = partition.config().max_message_bytes;
+    if batch.len() > usize::try_from(limit).unwrap_or(0) {
+        return Err(Refusal::of_log(
+            &LogError::MessageTooLarge {
+                size: batch.len(),
+                limit,
+            },
+            partition,
+        ));
+    }
+    if header.is_transactional() {
+        let message = Some(Str::from("Transactions are not implemented yet."));
+        return Err(Refusal {
+            message,
+            ..ErrorCode::InvalidTxnState.into()
+        });
+    }
+    Ok(())
+}
+
+async fn finish_partition(
+    index: i32,
+    step: Step,
+    acks: i16,
+    deadline: tokio::time::Instant,
+    stopped: &mut (impl Future<Output = ()> + Unpin),
+) -> PartitionProduceResponse {
+    match finish_append(step, acks, deadline, stopped).await {
+        Ok(appended) => PartitionProduceResponse {
+            index,
+            base_offset: appended.base_offset,
+            log_append_time_ms: appended.log_append_time_ms,
+            log_start_offset: appended.log_start_offset,
+            ..PartitionProduceResponse::default()
+        },
+        Err(refusal) => PartitionProduceResponse {
+            index,
+            error_code: refusal.code.code(),
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: refusal.log_start_offset,
+            record_errors: refusal.record_errors,
+            error_message: refusal.message,
+            ..PartitionProduceResponse::default()
+        },
+    }
+}
+
+async fn finish_append(
+    step: Step,
+    acks: i16,
+    deadline: tokio::time::Instant,
+    stopped: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<Appended, Refusal> {
+    let (partition, append) = match step {
+        Step::Refused(refusal) => return Err(refusal),
+        Step::Appending { partition, append } => (partition, append),
+    };
+    let appended = append
+        .await
+        .map_err(|error| Refusal::of_log(&error, &partition))?;
+    if acks != ACKS_ALL || partition.log().watermarks().high_watermark > appended.last_offset {
+        return Ok(appended);
+    }
+    let mut wait = Wait::new();
+    // Never told for the log start: what retention takes was committed.
+    let seen = Seen {
+        bound: ReadBound::HighWatermark,
+        reached: appended.last_offset,
+        offset: i64::MAX,
+    };
+    wait.arm(0, &partition, seen);
+    tokio::select! {
+        _ = wait.changed() => {}
+        () = tokio::time::sleep_until(deadline) => return Err(ErrorCode::RequestTimedOut.into()),
+        () = stopped => return Err(ErrorCode::NotLeaderOrFollower.into()),
+    }
+    if partition.is_deleted() {
+        return Err(ErrorCode::UnknownTopicOrPartition.into());
+    }
+    Ok(appended)
+}
+
+fn first_error(response: &ProduceResponse) -> Option<&'static str> {
+    response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses)
+        .find(|partition| partition.error_code != ErrorCode::None.code())
+        .map(|partition| ErrorCode::from_code(partition.error_code).name())
+}

@@ -1,7 +1,8 @@
 """kill -9 under load, again and again.
 
 Two producers never stop: an idempotent one that retries until it is acknowledged, and a plain acks=all one that tries each
-record once, one request at a time (with more in flight a lost connection may change their order, with any broker). A third client commits the offsets of a group. After each restart of the broker everything that was
+record once and sends more only when it knows what became of those before (else a lost connection may change their order,
+with any broker). A third client commits the offsets of a group. After each restart of the broker everything that was
 acknowledged must be there, in order, once, and at the offset that was told; at the end Apache Kafka's own DumpLogSegments
 must find nothing wrong in any file.
 """
@@ -38,9 +39,10 @@ FAULTS = [
 class Writer(threading.Thread):
     """A producer that sends numbers upwards, and what it was told about them."""
 
-    def __init__(self, topic, bootstrap, config):
+    def __init__(self, topic, bootstrap, config, stepwise):
         super().__init__(daemon=True)
         self.topic = topic
+        self.stepwise = stepwise
         self.producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 1, **SOON, **config})
         self.lock = threading.Lock()
         self.acknowledged = {}
@@ -72,7 +74,10 @@ class Writer(threading.Thread):
                 except BufferError:
                     self.sent = number
                     break
-            self.producer.poll(0.004)
+            if self.stepwise:
+                self.producer.flush(60)
+            else:
+                self.producer.poll(0.004)
         left = self.producer.flush(60)
         if left:
             self.fault = f"{left} records of {self.topic} were neither acknowledged nor refused"
@@ -166,7 +171,7 @@ class Auditor:
             )
         for partition, lines in enumerate(log):
             wrong = [(offset, a, b) for offset, (a, b) in enumerate(zip(lines, lines[1:])) if a >= b]
-            require(not wrong, "records are in order and once", f"{self.writer.topic} {partition}: {wrong[:5]}")
+            require(not wrong, "records are in order and once", f"{self.writer.topic} {partition}: {wrong[:5]}, once: {len(set(lines)) == len(lines)}")
 
 
 def verify_commit(bootstrap, committer, acknowledged_before):
@@ -217,8 +222,8 @@ def main():
         future.result(60)
     forever = 2_000_000_000
     writers = [
-        Writer("kill-idempotent", bootstrap, {"enable.idempotence": True, "message.timeout.ms": 0, "retries": forever}),
-        Writer("kill-plain", bootstrap, {"retries": 0, "max.in.flight": 1, "message.timeout.ms": 10000}),
+        Writer("kill-idempotent", bootstrap, {"enable.idempotence": True, "message.timeout.ms": 0, "retries": forever}, stepwise=False),
+        Writer("kill-plain", bootstrap, {"retries": 0, "max.in.flight": 1, "message.timeout.ms": 10000}, stepwise=True),
     ]
     committer = Committer("kill-plain", bootstrap)
     auditors = [Auditor(writer) for writer in writers]

@@ -1,0 +1,154 @@
+//! Names of files and folders, and the few operations on them that must be done with care.
+//!
+//! The layout is Kafka's: `<log dir>/<topic>-<partition>/00000000000000000000.log` and beside it
+//! `.index`, `.timeindex` and `.snapshot`. What is to be deleted is renamed first (`.deleted` for
+//! files, `-delete` for folders), so that it is gone at once and freed later.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use milena_protocol::{Str, Uuid};
+
+pub(crate) const DELETED_SUFFIX: &str = ".deleted";
+pub(crate) const DELETED_FOLDER_SUFFIX: &str = "-delete";
+const PARTITION_METADATA: &str = "partition.metadata";
+const MOST_NAME_BYTES: usize = 255;
+
+/// `00000000000000000042.log`
+pub(crate) fn segment_file(folder: &Path, base_offset: i64, extension: &str) -> PathBuf {
+    folder.join(format!("{base_offset:020}.{extension}"))
+}
+
+/// The offset in a file's name, if it has this extension.
+pub(crate) fn offset_of(path: &Path, extension: &str) -> Option<i64> {
+    if path.extension()? != extension {
+        return None;
+    }
+    path.file_stem()?
+        .to_str()?
+        .parse()
+        .ok()
+        .filter(|offset| *offset >= 0)
+}
+
+/// Topic and partition of a folder named `<topic>-<partition>`.
+pub(crate) fn topic_partition(folder: &str) -> Option<(Str, i32)> {
+    if folder.ends_with(DELETED_FOLDER_SUFFIX) {
+        return None;
+    }
+    let (topic, partition) = folder.rsplit_once('-')?;
+    let partition = partition.parse().ok().filter(|partition| *partition >= 0)?;
+    (!topic.is_empty()).then(|| (Str::from(topic.to_owned()), partition))
+}
+
+/// `<topic>-<partition>.<id>-delete`, cut so that it is a legal name.
+pub(crate) fn deleted_folder(topic: &str, partition: i32, unique: &str) -> String {
+    let tail = format!("-{partition}.{unique}{DELETED_FOLDER_SUFFIX}");
+    let mut length = topic.len().min(MOST_NAME_BYTES.saturating_sub(tail.len()));
+    while !topic.is_char_boundary(length) {
+        length -= 1;
+    }
+    format!("{}{tail}", &topic[..length])
+}
+
+/// Replaces a file so that a reader, also after a crash of the process, sees the old content or the
+/// new one. `durable` also outlasts a power cut.
+pub(crate) fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    if durable {
+        file.sync_all()?;
+    }
+    fs::rename(&temporary, path)?;
+    if durable && let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// A file's text, or `None` if there is no such file.
+pub(crate) fn read_optional(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes which topic the folder belongs to.
+pub(crate) fn write_partition_metadata(folder: &Path, topic_id: Uuid) -> io::Result<()> {
+    replace(
+        &folder.join(PARTITION_METADATA),
+        format!("version: 0\ntopic_id: {topic_id}").as_bytes(),
+        false,
+    )
+}
+
+/// The topic that the folder belongs to; `None` where that is not written, or not readable.
+pub(crate) fn read_partition_metadata(folder: &Path) -> io::Result<Option<Uuid>> {
+    let text = read_optional(&folder.join(PARTITION_METADATA))?;
+    Ok(text.and_then(|text| {
+        text.lines().find_map(|line| {
+            line.strip_prefix("topic_id:")
+                .and_then(|id| id.trim().parse().ok())
+        })
+    }))
+}
+
+/// Takes the directory for this process alone, as long as the file is open.
+pub(crate) fn lock_directory(dir: &Path) -> io::Result<File> {
+    let path = dir.join(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)?;
+    rustix::fs::flock(file.as_fd(), rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        io::Error::other(format!(
+            "{} is locked: another broker uses this log directory; stop it, or give this one other log.dirs",
+            path.display()
+        ))
+    })?;
+    Ok(file)
+}
+
+/// 16 bytes that nobody else has.
+pub(crate) fn random_uuid() -> io::Result<Uuid> {
+    let mut bytes = [0; 16];
+    let mut source = File::open("/dev/urandom")?;
+    io::Read::read_exact(&mut source, &mut bytes)?;
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    Ok(Uuid::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_names_its_topic_and_partition() {
+        let parse = |name| topic_partition(name).map(|(topic, partition)| (topic.to_string(), partition));
+        assert_eq!(parse("ml-events-5"), Some(("ml-events".into(), 5)));
+        assert_eq!(parse("plain"), None);
+        assert_eq!(parse("a-x"), None);
+        assert_eq!(parse("t-1.abc-delete"), None);
+    }
+
+    #[test]
+    fn the_name_of_a_deleted_folder_is_legal_for_the_longest_topic() {
+        let name = deleted_folder(&"t".repeat(249), 12345, &Uuid::ZERO.to_string());
+        assert!(name.len() <= 255 && name.ends_with("-delete"), "{name}");
+    }
+}

@@ -1,0 +1,292 @@
+//! The sparse indexes of a segment, in Kafka's formats, kept in files alone: a lookup is a binary
+//! search by reads of a few bytes, which the page cache answers, and costs no memory per entry.
+//!
+//! - offset index: relative offset (4 bytes) of a batch's last record, position (4 bytes) of the batch;
+//! - time index: timestamp in ms (8), relative offset (4) of the last record of the batch that has it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::files;
+
+/// A file of entries of one size, ascending. Created when its first entry is written.
+#[derive(Debug)]
+struct EntryFile<const BYTES: usize> {
+    path: PathBuf,
+    file: OnceLock<Arc<File>>,
+    entries: AtomicUsize,
+}
+
+impl<const BYTES: usize> EntryFile<BYTES> {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let length = match path.metadata() {
+            Ok(metadata) => usize::try_from(metadata.len()).map_err(io::Error::other)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        if !length.is_multiple_of(BYTES) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the index does not end with a whole entry",
+            ));
+        }
+        Ok(Self {
+            path,
+            file: OnceLock::new(),
+            entries: AtomicUsize::new(length / BYTES),
+        })
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        if self.file.get().is_none() {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&self.path)?;
+            let _ = self.file.set(Arc::new(file));
+        }
+        self.file
+            .get()
+            .map(Arc::as_ref)
+            .ok_or_else(|| io::Error::other("the index is not open"))
+    }
+
+    fn len(&self) -> usize {
+        self.entries.load(Ordering::Acquire)
+    }
+
+    fn get(&self, at: usize) -> io::Result<[u8; BYTES]> {
+        let mut entry = [0; BYTES];
+        self.file()?.read_exact_at(&mut entry, (at * BYTES) as u64)?;
+        Ok(entry)
+    }
+
+    fn push(&self, entry: &[u8; BYTES]) -> io::Result<()> {
+        let at = self.len();
+        self.file()?.write_all_at(entry, (at * BYTES) as u64)?;
+        self.entries.store(at + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// The last entry for which `before` holds; it holds for a prefix.
+    fn floor(&self, before: impl Fn(&[u8; BYTES]) -> bool) -> io::Result<Option<[u8; BYTES]>> {
+        let (mut low, mut high) = (0, self.len());
+        let mut found = None;
+        while low < high {
+            let middle = low.midpoint(high);
+            let entry = self.get(middle)?;
+            if before(&entry) {
+                found = Some(entry);
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(found)
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        if self.len() > 0 || self.path.exists() {
+            self.file()?.set_len(0)?;
+        }
+        self.entries.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.len() == 0 {
+            Ok(())
+        } else {
+            self.file()?.sync_data()
+        }
+    }
+}
+
+fn number<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[..N]);
+    out
+}
+
+/// Finds the batch that an offset is in.
+#[derive(Debug)]
+pub(crate) struct OffsetIndex {
+    base_offset: i64,
+    entries: EntryFile<8>,
+}
+
+impl OffsetIndex {
+    pub(crate) fn open(folder: &Path, base_offset: i64) -> io::Result<Self> {
+        Ok(Self {
+            base_offset,
+            entries: EntryFile::open(files::segment_file(folder, base_offset, "index"))?,
+        })
+    }
+
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.entries.len() * 8
+    }
+
+    /// The batch at `position` ends with the record `last_offset`.
+    pub(crate) fn push(&self, last_offset: i64, position: u32) -> io::Result<()> {
+        let relative = i32::try_from(last_offset - self.base_offset).map_err(io::Error::other)?;
+        let mut entry = [0; 8];
+        entry[..4].copy_from_slice(&relative.to_be_bytes());
+        entry[4..].copy_from_slice(&position.to_be_bytes());
+        self.entries.push(&entry)
+    }
+
+    /// Where to start to look for `offset`: at or before its batch.
+    pub(crate) fn position(&self, offset: i64) -> io::Result<u32> {
+        let relative = offset - self.base_offset;
+        let floor = self
+            .entries
+            .floor(|entry| i64::from(i32::from_be_bytes(number(entry))) <= relative)?;
+        Ok(floor.map_or(0, |entry| u32::from_be_bytes(number(&entry[4..]))))
+    }
+
+    /// Whether the last entry points into the first `size` bytes, and the entries ascend there.
+    pub(crate) fn is_plausible(&self, size: u32) -> io::Result<bool> {
+        let Some(last) = self.entries.len().checked_sub(1) else {
+            return Ok(true);
+        };
+        let entry = self.entries.get(last)?;
+        let relative = i32::from_be_bytes(number(&entry));
+        Ok(relative >= 0 && u32::from_be_bytes(number(&entry[4..])) < size)
+    }
+
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        self.entries.clear()
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.entries.sync()
+    }
+}
+
+/// A timestamp and the last offset of the batch that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeEntry {
+    pub(crate) timestamp_ms: i64,
+    pub(crate) offset: i64,
+}
+
+/// Finds where a time is reached.
+#[derive(Debug)]
+pub(crate) struct TimeIndex {
+    base_offset: i64,
+    entries: EntryFile<12>,
+}
+
+impl TimeIndex {
+    pub(crate) fn open(folder: &Path, base_offset: i64) -> io::Result<Self> {
+        Ok(Self {
+            base_offset,
+            entries: EntryFile::open(files::segment_file(folder, base_offset, "timeindex"))?,
+        })
+    }
+
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.entries.len() * 12
+    }
+
+    fn entry(&self, bytes: &[u8; 12]) -> TimeEntry {
+        TimeEntry {
+            timestamp_ms: i64::from_be_bytes(number(bytes)),
+            offset: self.base_offset + i64::from(i32::from_be_bytes(number(&bytes[8..]))),
+        }
+    }
+
+    pub(crate) fn last(&self) -> io::Result<Option<TimeEntry>> {
+        match self.entries.len().checked_sub(1) {
+            None => Ok(None),
+            Some(last) => Ok(Some(self.entry(&self.entries.get(last)?))),
+        }
+    }
+
+    /// Adds an entry if it is later than the last one.
+    pub(crate) fn push(&self, entry: TimeEntry) -> io::Result<()> {
+        if self
+            .last()?
+            .is_some_and(|last| last.timestamp_ms >= entry.timestamp_ms || last.offset >= entry.offset)
+        {
+            return Ok(());
+        }
+        let relative = i32::try_from(entry.offset - self.base_offset).map_err(io::Error::other)?;
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&entry.timestamp_ms.to_be_bytes());
+        bytes[8..].copy_from_slice(&relative.to_be_bytes());
+        self.entries.push(&bytes)
+    }
+
+    /// An offset at which every earlier record is older than `timestamp_ms`.
+    pub(crate) fn offset_before(&self, timestamp_ms: i64) -> io::Result<i64> {
+        let floor = self
+            .entries
+            .floor(|entry| i64::from_be_bytes(number(entry)) < timestamp_ms)?;
+        Ok(floor.map_or(self.base_offset, |bytes| self.entry(&bytes).offset))
+    }
+
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        self.entries.clear()
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.entries.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_found_at_or_before_its_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = OffsetIndex::open(dir.path(), 100).unwrap();
+        assert_eq!(index.position(100).unwrap(), 0);
+        for (offset, position) in [(110, 1000), (120, 2000), (130, 3000)] {
+            index.push(offset, position).unwrap();
+        }
+        let found: Vec<u32> = [100, 110, 119, 120, 500]
+            .map(|offset| index.position(offset).unwrap())
+            .into();
+        assert_eq!(found, [0, 1000, 1000, 2000, 3000]);
+        let again = OffsetIndex::open(dir.path(), 100).unwrap();
+        assert_eq!(again.position(125).unwrap(), 2000);
+    }
+
+    #[test]
+    fn time_entries_only_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = TimeIndex::open(dir.path(), 0).unwrap();
+        for (timestamp_ms, offset) in [(10, 1), (10, 2), (9, 3), (20, 4)] {
+            index.push(TimeEntry { timestamp_ms, offset }).unwrap();
+        }
+        assert_eq!(index.size_bytes(), 24);
+        assert_eq!(
+            index.last().unwrap(),
+            Some(TimeEntry {
+                timestamp_ms: 20,
+                offset: 4
+            })
+        );
+        assert_eq!(
+            (index.offset_before(10).unwrap(), index.offset_before(11).unwrap()),
+            (0, 1)
+        );
+    }
+
+    #[test]
+    fn an_index_that_ends_in_the_middle_of_an_entry_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(files::segment_file(dir.path(), 0, "index"), [0; 12]).unwrap();
+        assert!(OffsetIndex::open(dir.path(), 0).is_err());
+    }
+}

@@ -1,0 +1,345 @@
+//! Opening a partition's folder: which segments there are, where the log ends, and what must be
+//! made anew after a stop that was not clean.
+//!
+//! What was synced before the recovery point is trusted. Everything behind it is read batch by
+//! batch, and cut at the first that is not whole: a torn tail was never acknowledged as durable.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use milena_log::{LeaderEpochs, LogConfig, Producers};
+use milena_protocol::records::{BatchHeader, HEADER_BYTES};
+
+use crate::segment::Segment;
+use crate::{checkpoint, files, snapshot};
+
+const READ_AHEAD_BYTES: usize = 256 * 1024;
+
+/// Where an earlier part of the batch's CRC starts and what it covers.
+const CRC_COVERS_FROM: usize = 21;
+
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Ascending, at least one; the last is the active one.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) log_start: i64,
+    pub(crate) log_end: i64,
+    pub(crate) producers: Producers,
+    pub(crate) epochs: LeaderEpochs,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trust {
+    /// Whether the last run closed the log.
+    pub(crate) clean: bool,
+    pub(crate) recovery_point: i64,
+    /// The log start that was written down.
+    pub(crate) log_start: i64,
+}
+
+pub(crate) fn load(folder: &Path, trust: Trust, config: &LogConfig, now_ms: i64) -> io::Result<Loaded> {
+    let bases = tidy(folder)?;
+    let mut segments: Vec<Arc<Segment>> = Vec::new();
+    let mut scanned = Vec::new();
+    let mut log_end = trust.log_start;
+    let mut broken = false;
+    for (at, &base) in bases.iter().enumerate() {
+        if broken {
+            // Offsets behind a cut would leave a hole that nobody was told of.
+            tracing::error!(folder = %folder.display(), base, "segment behind a damaged one is set aside");
+            Segment::open(folder, base, 0, now_ms).and_then(|segment| segment.retire())?;
+            continue;
+        }
+        let next = bases.get(at + 1).copied();
+        let trusted = trust.clean || next.is_some_and(|next| next <= trust.recovery_point);
+        let opened = if trusted {
+            open_trusted(folder, base, next)?
+        } else {
+            None
+        };
+        let (segment, end) = match opened {
+            Some(found) => found,
+            None => {
+                let recovered = recover(folder, base, config)?;
+                broken = recovered.cut && next.is_some();
+                scanned.extend(recovered.epochs);
+                (recovered.segment, recovered.end)
+            }
+        };
+        log_end = end;
+        segments.push(Arc::new(segment));
+    }
+    let first = segments
+        .first()
+        .map_or(trust.log_start, |segment| segment.base_offset);
+    let log_start = trust.log_start.max(first);
+    if segments.is_empty() || log_end < log_start {
+        // An offset that was once given out is not given out again.
+        for segment in segments.drain(..) {
+            segment.retire()?;
+        }
+        log_end = log_start;
+        segments.push(Arc::new(Segment::create(
+            folder,
+            log_start,
+            now_ms,
+            preallocation(config),
+        )?));
+    }
+    let mut epochs = match checkpoint::read_epochs(folder)? {
+        Some(epochs) => epochs,
+        None => epochs_of(&segments)?,
+    };
+    for (epoch, offset) in scanned {
+        epochs.assign(epoch, offset);
+    }
+    epochs.truncate_back(log_end);
+    epochs.truncate_front(log_start);
+    let producers = load_producers(folder, &segments, log_end)?;
+    Ok(Loaded {
+        segments,
+        log_start,
+        log_end,
+        producers,
+        epochs,
+    })
+}
+
+pub(crate) fn preallocation(config: &LogConfig) -> Option<u64> {
+    config
+        .preallocate
+        .then(|| u64::try_from(config.segment_bytes).unwrap_or(0))
+        .filter(|bytes| *bytes > 0)
+}
+
+/// Removes what interrupted work left behind; gives the base offsets of the segments.
+fn tidy(folder: &Path) -> io::Result<Vec<i64>> {
+    let mut bases = BTreeSet::new();
+    let mut indexes = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        if [files::DELETED_SUFFIX, ".tmp"]
+            .iter()
+            .any(|suffix| name.ends_with(suffix))
+        {
+            files::remove_if_there(&path)?;
+        } else if let Some(base) = files::offset_of(&path, "log") {
+            bases.insert(base);
+        } else if let Some(base) =
+            files::offset_of(&path, "index").or_else(|| files::offset_of(&path, "timeindex"))
+        {
+            indexes.push((base, path));
+        }
+    }
+    for (base, path) in indexes {
+        if !bases.contains(&base) {
+            files::remove_if_there(&path)?;
+        }
+    }
+    Ok(bases.into_iter().collect())
+}
+
+fn modified_ms(file: &fs::Metadata) -> i64 {
+    let since = file
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since
+        .and_then(|since| i64::try_from(since.as_millis()).ok())
+        .unwrap_or(0)
+}
+
+fn length(metadata: &fs::Metadata) -> io::Result<u32> {
+    u32::try_from(metadata.len()).map_err(|_| io::Error::other("a segment is larger than 4 GiB"))
+}
+
+/// A segment that needs no recovery, and its end; `None` when it turns out that it does.
+fn open_trusted(folder: &Path, base: i64, next: Option<i64>) -> io::Result<Option<(Segment, i64)>> {
+    let metadata = files::segment_file(folder, base, "log").metadata()?;
+    let opened =
+        Segment::open(folder, base, length(&metadata)?, modified_ms(&metadata)).and_then(|segment| {
+            let end = match next {
+                Some(next) => next,
+                None => end_of(&segment)?,
+            };
+            // Times that are in no index would be lost to searches and retention.
+            let indexed = segment.size() == 0 || segment.max_timestamp().is_some() || has_no_times(&segment)?;
+            Ok(indexed.then_some((segment, end)))
+        });
+    match opened {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
+        {
+            tracing::warn!(folder = %folder.display(), base, %error, "segment is not as it was left and is recovered");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+fn has_no_times(segment: &Segment) -> io::Result<bool> {
+    Ok(segment
+        .header_at(0)?
+        .is_none_or(|header| header.max_timestamp < 0))
+}
+
+fn end_of(segment: &Segment) -> io::Result<i64> {
+    let mut position = segment.offsets.position(i64::MAX)?;
+    let mut end = segment.base_offset;
+    while let Some(header) = segment.header_at(position)? {
+        end = header.next_offset();
+        position = position.saturating_add(u32::try_from(header.size_bytes()).unwrap_or(u32::MAX));
+    }
+    if position == segment.size() {
+        Ok(end)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+struct Recovered {
+    segment: Segment,
+    end: i64,
+    epochs: Vec<(i32, i64)>,
+    cut: bool,
+}
+
+/// Reads a whole segment, cuts it behind the last good batch and makes its indexes anew.
+fn recover(folder: &Path, base: i64, config: &LogConfig) -> io::Result<Recovered> {
+    for extension in ["index", "timeindex"] {
+        files::remove_if_there(&files::segment_file(folder, base, extension))?;
+    }
+    let path = files::segment_file(folder, base, "log");
+    let file = File::options().read(true).write(true).open(&path)?;
+    let metadata = file.metadata()?;
+    let length = length(&metadata)?;
+    let segment = Segment::open(folder, base, length, modified_ms(&metadata))?;
+    let mut reader = BufReader::with_capacity(READ_AHEAD_BYTES, &file);
+    let (mut position, mut end) = (0u32, base);
+    let mut epochs: Vec<(i32, i64)> = Vec::new();
+    let mut payload = Vec::new();
+    let why = loop {
+        let header = match next_batch(&mut reader, length - position, end, &mut payload)? {
+            Ok(header) => header,
+            Err(why) => break why,
+        };
+        segment.note(&header, position, config.index_interval_bytes)?;
+        if epochs
+            .last()
+            .is_none_or(|(epoch, _)| *epoch != header.partition_leader_epoch)
+        {
+            epochs.push((header.partition_leader_epoch, header.base_offset));
+        }
+        end = header.next_offset();
+        position += u32::try_from(header.size_bytes()).map_err(io::Error::other)?;
+    };
+    let cut = position < length;
+    if cut {
+        tracing::warn!(
+            segment = %path.display(), from = position, bytes = length - position, why,
+            "the tail that was not whole is cut off"
+        );
+        file.set_len(u64::from(position))?;
+        file.sync_all()?;
+    }
+    segment.finish_times()?;
+    let segment = Segment::open(folder, base, position, modified_ms(&metadata))?;
+    Ok(Recovered {
+        segment,
+        end,
+        epochs,
+        cut,
+    })
+}
+
+/// The next batch if it is whole and good, or why not.
+fn next_batch(
+    reader: &mut impl Read,
+    left: u32,
+    expected: i64,
+    payload: &mut Vec<u8>,
+) -> io::Result<Result<BatchHeader, &'static str>> {
+    let left = left as usize;
+    if left < HEADER_BYTES {
+        return Ok(Err("no whole header is left"));
+    }
+    let mut bytes = [0; HEADER_BYTES];
+    reader.read_exact(&mut bytes)?;
+    let Ok(header) = BatchHeader::parse(&bytes) else {
+        return Ok(Err("no batch starts here"));
+    };
+    if header.size_bytes() > left {
+        return Ok(Err("the batch is cut short"));
+    }
+    payload.resize(header.size_bytes() - HEADER_BYTES, 0);
+    reader.read_exact(payload)?;
+    if crc32c::crc32c_append(crc32c::crc32c(&bytes[CRC_COVERS_FROM..]), payload) != header.crc {
+        return Ok(Err("the CRC is wrong"));
+    }
+    if header.base_offset < expected || header.last_offset_delta < 0 {
+        return Ok(Err("the offsets go backwards"));
+    }
+    Ok(Ok(header))
+}
+
+fn for_each_header(segment: &Segment, from: i64, mut each: impl FnMut(&BatchHeader)) -> io::Result<()> {
+    let Some((mut position, _)) = segment.find(from)? else {
+        return Ok(());
+    };
+    while let Some(header) = segment.header_at(position)? {
+        each(&header);
+        position = position.saturating_add(u32::try_from(header.size_bytes()).unwrap_or(u32::MAX));
+    }
+    Ok(())
+}
+
+fn epochs_of(segments: &[Arc<Segment>]) -> io::Result<LeaderEpochs> {
+    let mut epochs = LeaderEpochs::default();
+    for segment in segments {
+        for_each_header(segment, segment.base_offset, |header| {
+            epochs.assign(header.partition_leader_epoch, header.base_offset);
+        })?;
+    }
+    Ok(epochs)
+}
+
+/// The newest good snapshot, and what was appended since.
+fn load_producers(folder: &Path, segments: &[Arc<Segment>], log_end: i64) -> io::Result<Producers> {
+    let mut from = segments.first().map_or(0, |segment| segment.base_offset);
+    let mut producers = Producers::default();
+    let mut found = false;
+    for offset in snapshot::list(folder)?.into_iter().rev() {
+        let of_segment = segments.iter().any(|segment| segment.base_offset == offset);
+        if offset > log_end || (found && !of_segment) {
+            files::remove_if_there(&snapshot::path(folder, offset))?;
+        } else if !found {
+            match snapshot::read(folder, offset) {
+                Ok(read) => (producers, from, found) = (read, offset, true),
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), offset, %error, "a producer snapshot is left out");
+                    files::remove_if_there(&snapshot::path(folder, offset))?;
+                }
+            }
+        }
+    }
+    let first = segments
+        .partition_point(|segment| segment.base_offset <= from)
+        .saturating_sub(1);
+    for segment in &segments[first..] {
+        for_each_header(segment, from.max(segment.base_offset), |header| {
+            producers.appended(header)
+        })?;
+    }
+    Ok(producers)
+}

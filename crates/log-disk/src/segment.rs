@@ -1,0 +1,298 @@
+//! One segment: a file of batches and its two indexes.
+//!
+//! Bytes are only ever added at the end, by the one who holds the log's lock; [`Segment::size`] is
+//! what readers, who hold no lock, may see. The file is opened when it is first needed.
+
+use std::fs::{self, File};
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use milena_log::Prepared;
+use milena_protocol::records::{BatchHeader, HEADER_BYTES};
+
+use crate::files;
+use crate::index::{OffsetIndex, TimeEntry, TimeIndex};
+
+const NO_TIMESTAMP: i64 = -1;
+
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) base_offset: i64,
+    folder: PathBuf,
+    file: OnceLock<Arc<File>>,
+    size: AtomicU32,
+    pub(crate) offsets: OffsetIndex,
+    pub(crate) times: TimeIndex,
+    /// Largest timestamp so far, and the last offset of the batch that has it.
+    max_timestamp_ms: AtomicI64,
+    max_timestamp_offset: AtomicI64,
+    /// Timestamp of the first batch, by which `segment.ms` counts; -1 while there is none.
+    first_timestamp_ms: AtomicI64,
+    bytes_since_index: AtomicU32,
+    pub(crate) created_ms: i64,
+    /// Whether everything in it has reached the disk.
+    synced: AtomicBool,
+}
+
+impl Segment {
+    /// Starts an empty segment.
+    pub(crate) fn create(
+        folder: &Path,
+        base_offset: i64,
+        now_ms: i64,
+        preallocate: Option<u64>,
+    ) -> io::Result<Self> {
+        let path = files::segment_file(folder, base_offset, "log");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)?;
+        if let Some(bytes) = preallocate {
+            // Kept apart from the file's size, so that the end of the file stays the end of the log.
+            rustix::fs::fallocate(file.as_fd(), rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes)?;
+        }
+        let segment = Self::open(folder, base_offset, 0, now_ms)?;
+        segment.offsets.clear()?;
+        segment.times.clear()?;
+        Ok(segment)
+    }
+
+    /// A segment whose file has `size` bytes of good batches. Its times are what the index says.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] when an index is not plausible and must be made anew.
+    pub(crate) fn open(folder: &Path, base_offset: i64, size: u32, created_ms: i64) -> io::Result<Self> {
+        let offsets = OffsetIndex::open(folder, base_offset)?;
+        let times = TimeIndex::open(folder, base_offset)?;
+        if !offsets.is_plausible(size)? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the offset index points behind the log",
+            ));
+        }
+        let last = times.last()?;
+        Ok(Self {
+            base_offset,
+            folder: folder.to_owned(),
+            file: OnceLock::new(),
+            size: AtomicU32::new(size),
+            offsets,
+            times,
+            max_timestamp_ms: AtomicI64::new(last.map_or(NO_TIMESTAMP, |entry| entry.timestamp_ms)),
+            max_timestamp_offset: AtomicI64::new(last.map_or(base_offset, |entry| entry.offset)),
+            first_timestamp_ms: AtomicI64::new(NO_TIMESTAMP),
+            bytes_since_index: AtomicU32::new(0),
+            created_ms,
+            synced: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        files::segment_file(&self.folder, self.base_offset, "log")
+    }
+
+    pub(crate) fn file(&self) -> io::Result<&Arc<File>> {
+        if self.file.get().is_none() {
+            let file = File::options().read(true).write(true).open(self.path())?;
+            let _ = self.file.set(Arc::new(file));
+        }
+        self.file
+            .get()
+            .ok_or_else(|| io::Error::other("the segment is not open"))
+    }
+
+    /// Bytes that readers may see.
+    pub(crate) fn size(&self) -> u32 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn max_timestamp(&self) -> Option<TimeEntry> {
+        let timestamp_ms = self.max_timestamp_ms.load(Ordering::Acquire);
+        let offset = self.max_timestamp_offset.load(Ordering::Acquire);
+        (timestamp_ms != NO_TIMESTAMP).then_some(TimeEntry { timestamp_ms, offset })
+    }
+
+    /// Timestamp of the segment's first batch, read from the file if it was written by an earlier run.
+    pub(crate) fn first_timestamp_ms(&self) -> io::Result<Option<i64>> {
+        let known = self.first_timestamp_ms.load(Ordering::Acquire);
+        if known >= 0 {
+            return Ok(Some(known));
+        }
+        let Some(header) = self.header_at(0)? else {
+            return Ok(None);
+        };
+        self.first_timestamp_ms
+            .store(header.max_timestamp, Ordering::Release);
+        Ok((header.max_timestamp >= 0).then_some(header.max_timestamp))
+    }
+
+    /// Writes a batch at the end. Header and records go down in one call; nothing is copied.
+    ///
+    /// # Errors
+    /// When the disk does not take it; then the segment is as before, its file cut back.
+    pub(crate) fn append(&self, batch: &Prepared, index_interval_bytes: i32) -> io::Result<()> {
+        let position = self.size();
+        let header = batch.header.to_bytes();
+        let size = u32::try_from(batch.size_bytes()).map_err(io::Error::other)?;
+        let end = position
+            .checked_add(size)
+            .ok_or_else(|| io::Error::other("the segment is full"))?;
+        let file = self.file()?;
+        if let Err(error) = write_all_vectored_at(file, &header, &batch.payload, u64::from(position)) {
+            // The bytes behind the end are not part of the log; recovery would cut them too.
+            let _ = file.set_len(u64::from(position));
+            return Err(error);
+        }
+        let last_offset = batch.header.last_offset();
+        if position == 0 {
+            self.first_timestamp_ms
+                .store(batch.max_timestamp_ms, Ordering::Release);
+        }
+        self.note(&batch.header, position, index_interval_bytes).or_else(|error| {
+            // Indexes are made anew on the next start; a full disk must not lose a written batch.
+            tracing::warn!(segment = %self.path().display(), offset = last_offset, %error, "cannot write to the index");
+            Ok::<(), io::Error>(())
+        })?;
+        self.synced.store(false, Ordering::Release);
+        self.size.store(end, Ordering::Release);
+        Ok(())
+    }
+
+    /// Brings times and indexes up to date with a batch at `position`.
+    pub(crate) fn note(
+        &self,
+        header: &BatchHeader,
+        position: u32,
+        index_interval_bytes: i32,
+    ) -> io::Result<()> {
+        let last_offset = header.last_offset();
+        if header.max_timestamp > self.max_timestamp_ms.load(Ordering::Acquire) {
+            self.max_timestamp_offset.store(last_offset, Ordering::Release);
+            self.max_timestamp_ms
+                .store(header.max_timestamp, Ordering::Release);
+        }
+        let since = self.bytes_since_index.load(Ordering::Acquire);
+        if i64::from(since) > i64::from(index_interval_bytes) {
+            self.offsets.push(last_offset, position)?;
+            self.finish_times()?;
+            self.bytes_since_index.store(0, Ordering::Release);
+        }
+        let size = u32::try_from(header.size_bytes()).unwrap_or(u32::MAX);
+        let since = self.bytes_since_index.load(Ordering::Acquire);
+        self.bytes_since_index
+            .store(since.saturating_add(size), Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts the largest time into the index, so that it outlasts this run.
+    pub(crate) fn finish_times(&self) -> io::Result<()> {
+        match self.max_timestamp() {
+            Some(entry) => self.times.push(entry),
+            None => Ok(()),
+        }
+    }
+
+    /// The header of the batch at `position`; `None` at the end.
+    pub(crate) fn header_at(&self, position: u32) -> io::Result<Option<BatchHeader>> {
+        if position >= self.size() {
+            return Ok(None);
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        self.file()?.read_exact_at(&mut bytes, u64::from(position))?;
+        BatchHeader::parse(&bytes).map(Some).map_err(|error| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} at {position}: {error}", self.path().display()),
+            )
+        })
+    }
+
+    /// Position and header of the first batch whose last record is at or after `offset`.
+    pub(crate) fn find(&self, offset: i64) -> io::Result<Option<(u32, BatchHeader)>> {
+        let mut position = self.offsets.position(offset)?;
+        while let Some(header) = self.header_at(position)? {
+            if header.last_offset() >= offset {
+                return Ok(Some((position, header)));
+            }
+            position = position.saturating_add(u32::try_from(header.size_bytes()).unwrap_or(u32::MAX));
+        }
+        Ok(None)
+    }
+
+    /// Up to `length` bytes from `position` on.
+    pub(crate) fn read(&self, position: u32, length: usize) -> io::Result<Vec<u8>> {
+        let there = (self.size() - position.min(self.size())) as usize;
+        let length = length.min(there);
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let at = u64::from(position) + bytes.len() as u64;
+            // Reads into what the vector has reserved, which may be a little more than asked for.
+            let read = rustix::io::pread(
+                self.file()?.as_fd(),
+                rustix::buffer::spare_capacity(&mut bytes),
+                at,
+            )?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    /// Makes everything in the segment durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        if self.synced.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.file()?.sync_data()?;
+        self.offsets.sync()?;
+        self.times.sync()?;
+        self.synced.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Renames the segment's files to `.deleted`, and gives the new names.
+    pub(crate) fn retire(&self) -> io::Result<Vec<PathBuf>> {
+        let mut retired = Vec::new();
+        for extension in ["log", "index", "timeindex", "txnindex"] {
+            let path = files::segment_file(&self.folder, self.base_offset, extension);
+            let mut new = path.as_os_str().to_owned();
+            new.push(files::DELETED_SUFFIX);
+            match fs::rename(&path, &new) {
+                Ok(()) => retired.push(new.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(retired)
+    }
+}
+
+fn write_all_vectored_at(file: &File, header: &[u8], payload: &[u8], at: u64) -> io::Result<()> {
+    let total = header.len() + payload.len();
+    let mut written = 0;
+    while written < total {
+        let slices = if written < header.len() {
+            [IoSlice::new(&header[written..]), IoSlice::new(payload)]
+        } else {
+            [
+                IoSlice::new(&payload[written - header.len()..]),
+                IoSlice::new(&[]),
+            ]
+        };
+        match rustix::io::pwritev(file.as_fd(), &slices, at + written as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(step) => written += step,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

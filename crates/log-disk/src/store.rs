@@ -1,0 +1,280 @@
+//! All partitions below the log directories.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use milena_log::{
+    BoxFuture, LogConfig, LogDir, LogError, LogStore, PartitionId, PartitionLog, WatermarkObserver,
+};
+
+use crate::directory::{Directory, lock};
+use crate::files;
+use crate::log::{DiskLog, storage};
+
+/// The disk engine: segment files in Kafka's own formats.
+#[derive(Debug)]
+pub struct DiskLogStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directories: Vec<Arc<Directory>>,
+    logs: Mutex<HashMap<PartitionId, Arc<DiskLog>>>,
+    /// The latest time that somebody told, for work that brings none.
+    now_ms: AtomicI64,
+}
+
+fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
+    Box::pin(std::future::ready(value))
+}
+
+impl DiskLogStore {
+    /// Takes the directories, creating those that do not exist.
+    ///
+    /// # Errors
+    /// When a directory cannot be used, or another process uses it.
+    pub fn open(log_dirs: Vec<PathBuf>, now_ms: i64) -> Result<Self, LogError> {
+        let directories: io::Result<Vec<Arc<Directory>>> = log_dirs
+            .into_iter()
+            .map(|path| Directory::open(path).map(Arc::new))
+            .collect();
+        let directories = directories.map_err(|error| storage(&error))?;
+        if directories.is_empty() {
+            return Err(LogError::Storage("log.dirs names no directory".into()));
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                directories,
+                logs: Mutex::new(HashMap::new()),
+                now_ms: AtomicI64::new(now_ms),
+            }),
+        })
+    }
+}
+
+impl Shared {
+    /// The directory that has the partition's folder, or the one with the fewest partitions.
+    fn directory_for(&self, id: &PartitionId) -> io::Result<&Arc<Directory>> {
+        let folder = id.to_string();
+        if let Some(holder) = self
+            .directories
+            .iter()
+            .find(|directory| directory.path.join(&folder).is_dir())
+        {
+            return Ok(holder);
+        }
+        let logs = lock(&self.logs);
+        let count = |directory: &Directory| {
+            logs.values()
+                .filter(|log| log.directory.path == directory.path)
+                .count()
+        };
+        self.directories
+            .iter()
+            .min_by_key(|directory| {
+                if self.directories.len() == 1 {
+                    0
+                } else {
+                    count(directory)
+                }
+            })
+            .ok_or_else(|| io::Error::other("there is no log directory"))
+    }
+
+    fn open(
+        &self,
+        id: PartitionId,
+        config: LogConfig,
+        observer: Arc<dyn WatermarkObserver>,
+    ) -> io::Result<Arc<DiskLog>> {
+        let directory = Arc::clone(self.directory_for(&id)?);
+        let path = directory.path.join(id.to_string());
+        if path.is_dir() {
+            match files::read_partition_metadata(&path)? {
+                Some(topic_id) if topic_id != id.topic_id => {
+                    let old = PartitionId {
+                        topic_id,
+                        ..id.clone()
+                    };
+                    tracing::warn!(folder = %path.display(), "the folder belongs to a deleted topic and is removed");
+                    self.doom_folder(&directory, &old, 0)?;
+                }
+                Some(_) => {}
+                None => files::write_partition_metadata(&path, id.topic_id)?,
+            }
+        }
+        if !path.is_dir() {
+            fs::create_dir(&path)?;
+            files::write_partition_metadata(&path, id.topic_id)?;
+        }
+        let now_ms = self.now_ms.load(Ordering::Relaxed);
+        let log = Arc::new(DiskLog::open(id.clone(), directory, config, now_ms, observer)?);
+        lock(&self.logs).insert(id, Arc::clone(&log));
+        Ok(log)
+    }
+
+    /// Renames the folder, after which it counts as gone, and removes it later.
+    fn doom_folder(&self, directory: &Directory, id: &PartitionId, delay_ms: i64) -> io::Result<()> {
+        let folder = id.to_string();
+        let unique = files::random_uuid()?
+            .as_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>();
+        let doomed = directory
+            .path
+            .join(files::deleted_folder(&id.topic, id.partition, &unique));
+        match fs::rename(directory.path.join(&folder), &doomed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        directory.forget(&folder)?;
+        directory.doom(
+            self.now_ms.load(Ordering::Relaxed).saturating_add(delay_ms),
+            [doomed],
+        );
+        Ok(())
+    }
+
+    fn delete(&self, id: &PartitionId) -> io::Result<()> {
+        let open = lock(&self.logs).remove(id);
+        let delay_ms = open.as_ref().map_or(0, |log| log.file_delete_delay_ms());
+        if let Some(log) = open {
+            log.mark_deleted();
+        }
+        for directory in &self.directories {
+            let path = directory.path.join(id.to_string());
+            if path.is_dir()
+                && files::read_partition_metadata(&path)?.is_none_or(|topic_id| topic_id == id.topic_id)
+            {
+                self.doom_folder(directory, id, delay_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stored(&self) -> io::Result<Vec<PartitionId>> {
+        let mut stored = Vec::new();
+        for directory in &self.directories {
+            for folder in directory.folders()? {
+                // A folder that does not say whose it is, is nobody's stray: opening it adopts it.
+                if let Some(topic_id) = files::read_partition_metadata(&directory.path.join(&folder))?
+                    && let Some((topic, partition)) = files::topic_partition(&folder)
+                {
+                    stored.push(PartitionId {
+                        topic,
+                        topic_id,
+                        partition,
+                    });
+                }
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Does something with every log, and writes the recovery points that come of it.
+    fn each_log(&self, what: &str, work: impl Fn(&DiskLog) -> io::Result<i64>) -> io::Result<()> {
+        let logs: Vec<Arc<DiskLog>> = lock(&self.logs).values().cloned().collect();
+        let mut failed = None;
+        for directory in &self.directories {
+            let mut points = Vec::new();
+            for log in logs.iter().filter(|log| log.directory.path == directory.path) {
+                match work(log) {
+                    Ok(point) => points.push((log.folder.clone(), point)),
+                    Err(error) => {
+                        tracing::error!(log = %log.id, %error, "cannot {what} the log");
+                        failed = Some(error);
+                    }
+                }
+            }
+            directory.set_recovery_points(points)?;
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn maintain(&self, now_ms: i64) {
+        self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
+        if let Err(error) = self.each_log("maintain", |log| log.maintain(now_ms)) {
+            tracing::error!(%error, "maintenance of the logs failed; it is tried again");
+        }
+        for directory in &self.directories {
+            directory.remove_doomed(now_ms);
+        }
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.each_log("close", DiskLog::close)?;
+        for directory in &self.directories {
+            directory.mark_clean()?;
+        }
+        Ok(())
+    }
+
+    fn log_dirs(&self) -> Vec<LogDir> {
+        let logs = lock(&self.logs);
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.directories
+            .iter()
+            .map(|directory| {
+                let space = rustix::fs::statvfs(&directory.path);
+                LogDir {
+                    path: std::path::absolute(&directory.path).unwrap_or_else(|_| directory.path.clone()),
+                    error: space.as_ref().err().map(ToString::to_string),
+                    total_bytes: space
+                        .as_ref()
+                        .map_or(-1, |it| number(it.f_blocks.saturating_mul(it.f_frsize))),
+                    usable_bytes: space
+                        .as_ref()
+                        .map_or(-1, |it| number(it.f_bavail.saturating_mul(it.f_frsize))),
+                    partitions: logs
+                        .values()
+                        .filter(|log| log.directory.path == directory.path)
+                        .map(|log| (log.id.clone(), log.size_bytes()))
+                        .collect(),
+                }
+            })
+            .collect()
+    }
+}
+
+impl LogStore for DiskLogStore {
+    fn open(
+        &self,
+        partition: PartitionId,
+        config: LogConfig,
+        observer: Arc<dyn WatermarkObserver>,
+    ) -> BoxFuture<'static, Result<Arc<dyn PartitionLog>, LogError>> {
+        let opened = self.shared.open(partition, config, observer);
+        ready(
+            opened
+                .map(|log| log as Arc<dyn PartitionLog>)
+                .map_err(|error| storage(&error)),
+        )
+    }
+
+    fn delete(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>> {
+        ready(self.shared.delete(partition).map_err(|error| storage(&error)))
+    }
+
+    fn stored(&self) -> Result<Vec<PartitionId>, LogError> {
+        self.shared.stored().map_err(|error| storage(&error))
+    }
+
+    fn log_dirs(&self) -> Vec<LogDir> {
+        self.shared.log_dirs()
+    }
+
+    fn maintain(&self, now_ms: i64) -> BoxFuture<'static, ()> {
+        self.shared.maintain(now_ms);
+        ready(())
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<(), LogError>> {
+        ready(self.shared.close().map_err(|error| storage(&error)))
+    }
+}

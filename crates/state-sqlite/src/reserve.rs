@@ -22,7 +22,8 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Beside the database. A reserve that cannot be kept now is tried again later.
+    /// Beside the database. What an earlier process kept is kept; a new reserve is made after the first
+    /// transaction, when nobody waits for it.
     pub(crate) fn beside(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push("-reserve");
@@ -31,8 +32,12 @@ impl Reserve {
             kept: false,
             retry_in: 0,
         };
-        reserve.keep();
+        reserve.kept = reserve.is_whole();
         reserve
+    }
+
+    fn is_whole(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| usize::try_from(metadata.len()) == Ok(RESERVE_BYTES))
     }
 
     /// Takes the room if it is not taken; asked after every transaction, tried now and then.
@@ -53,10 +58,6 @@ impl Reserve {
     }
 
     fn fill(&self) -> io::Result<()> {
-        let present = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
-        if usize::try_from(present) == Ok(RESERVE_BYTES) {
-            return Ok(());
-        }
         // Written, not only set to a length: a file of holes reserves nothing.
         let mut file = OpenOptions::new()
             .write(true)

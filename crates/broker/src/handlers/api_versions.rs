@@ -12,9 +12,9 @@
 
 use std::sync::Arc;
 
-use milena_protocol::ErrorCode;
 use milena_protocol::messages::ApiVersionsRequest;
 use milena_protocol::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
+use milena_protocol::{ApiKey, ErrorCode};
 
 use crate::broker::Broker;
 use crate::context::RequestContext;
@@ -37,15 +37,22 @@ pub(crate) async fn handle(
     ranges(ErrorCode::None)
 }
 
+/// Versions 0 to 2 of Produce are gone (KIP-896), yet Kafka goes on telling them: librdkafka takes a
+/// broker without them for one that cannot compress (KAFKA-18659). A request in one of them is refused.
+const PRODUCE_MIN_VERSION: i16 = 0;
+
 /// The answer to a version that is not known.
 pub(crate) fn unsupported_version() -> ApiVersionsResponse {
     ranges(ErrorCode::UnsupportedVersion)
 }
 
 fn ranges(error: ErrorCode) -> ApiVersionsResponse {
-    let range = |api: &milena_protocol::ApiKey| ApiVersion {
+    let range = |api: &ApiKey| ApiVersion {
         api_key: api.code(),
-        min_version: *api.stable_versions().start(),
+        min_version: match api {
+            ApiKey::Produce => PRODUCE_MIN_VERSION,
+            _ => *api.stable_versions().start(),
+        },
         max_version: *api.stable_versions().end(),
         ..Default::default()
     };

@@ -10,7 +10,7 @@ pub fn parse_properties(text: &str) -> Result<Properties, String> {
     let mut properties = Properties::new();
     let text = text.replace("\r\n", "\n");
     let mut lines = text.split(['\n', '\r']);
-    while let Some(line) = lines.next() {
+    'lines: while let Some(line) = lines.next() {
         let line = line.trim_start_matches([' ', '\t', '\x0c']);
         if line.is_empty() || line.starts_with(['#', '!']) {
             continue;
@@ -18,6 +18,10 @@ pub fn parse_properties(text: &str) -> Result<Properties, String> {
         let mut logical = line.to_owned();
         while ends_with_continuation(&logical) {
             logical.pop();
+            if logical.is_empty() {
+                // Nothing to go on with: the next line may be a comment, too.
+                continue 'lines;
+            }
             match lines.next() {
                 Some(next) => logical.push_str(next.trim_start_matches([' ', '\t', '\x0c'])),
                 None => break,

@@ -3,7 +3,8 @@
 #   docker build -t milena .
 #   docker run -p 9092:9092 milena
 #
-# Settings are given as in Kafka's own images: KAFKA_NUM_PARTITIONS=6, KAFKA_ADVERTISED_LISTENERS=…
+# Settings are given as in Kafka's own images: KAFKA_NUM_PARTITIONS=6, KAFKA_ADVERTISED_LISTENERS=…,
+# or a server.properties mounted in /mnt/shared/config.
 
 FROM rust:1.95-slim-trixie AS build
 WORKDIR /src
@@ -17,6 +18,8 @@ RUN TARGET="$(rustc -vV | sed -n 's/^host: //p')" \
 
 FROM scratch
 COPY --from=build --chown=1000:1000 /image/ /
+# A server.properties that is mounted where Kafka's image expects it.
+ENV MILENA_CONFIG_IF_PRESENT=/mnt/shared/config/server.properties
 USER 1000:1000
 WORKDIR /
 VOLUME /milena-data

@@ -35,14 +35,18 @@ pub struct Loaded {
 /// Reads the sources, the later covering the earlier.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut settings = Properties::new();
-    if let Some(path) = &sources.file {
+    if let Some(path) = sources
+        .file
+        .clone()
+        .or_else(|| mounted_file(&sources.environment))
+    {
         let fail = |error: &dyn std::fmt::Display| {
             ConfigError::Invalid(format!(
                 "Cannot read the configuration file {}: {error}",
                 path.display()
             ))
         };
-        let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
+        let text = std::fs::read_to_string(&path).map_err(|error| fail(&error))?;
         settings = parse_properties(&text).map_err(|error| fail(&error))?;
     }
     let environment = from_environment(&sources.environment);
@@ -66,6 +70,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
         cluster_id: environment.cluster_id,
         notices,
     })
+}
+
+/// Names a file that is read if it is there and no other was asked for. Our image sets it to where
+/// Kafka's image has its `server.properties` mounted.
+const CONFIG_IF_PRESENT: &str = "MILENA_CONFIG_IF_PRESENT";
+
+fn mounted_file(environment: &[(String, String)]) -> Option<PathBuf> {
+    let (_, path) = environment.iter().find(|(name, _)| name == CONFIG_IF_PRESENT)?;
+    Some(PathBuf::from(path)).filter(|path| path.exists())
 }
 
 #[derive(Debug, Default)]
@@ -214,7 +227,7 @@ fn is_security(name: &str) -> bool {
 
 /// Settings that change what this broker does, or that are checked because they could not (the last
 /// ones). What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 73] = [
+const WITH_EFFECT: [&str; 72] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
@@ -267,7 +280,6 @@ const WITH_EFFECT: [&str; 73] = [
     "max.incremental.fetch.session.cache.slots",
     "max.request.partition.size.limit",
     "message.max.bytes",
-    "min.insync.replicas",
     "node.id",
     "num.partitions",
     "offset.metadata.max.bytes",
@@ -382,8 +394,23 @@ mod tests {
             overrides: vec!["message.max.bytes=300".to_owned()],
         };
         let config = load(&sources).unwrap().config;
+        let mounted = Sources {
+            file: None,
+            environment: variables(&[(
+                "MILENA_CONFIG_IF_PRESENT",
+                &directory.join("server.properties").to_string_lossy(),
+            )]),
+            overrides: Vec::new(),
+        };
+        let from_mounted = load(&mounted).unwrap().config;
         std::fs::remove_dir_all(&directory).unwrap();
         assert_eq!((config.num_partitions, config.message_max_bytes), (3, 300));
+        assert_eq!(from_mounted.num_partitions, 2);
+        assert_eq!(
+            load(&mounted).unwrap().config.num_partitions,
+            1,
+            "a file that is not mounted is no error"
+        );
         assert_eq!(config.log_dirs, [PathBuf::from("/from/file")]);
     }
 

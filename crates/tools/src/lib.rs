@@ -1,1 +1,99 @@
-//! (being written)
+//! The `kafka-*` commands: Kafka's own flags, output and exit codes, in the same binary as the
+//! broker. They talk to any Kafka-compatible broker.
+//!
+//! One file per command. What a command prints to standard output is what Kafka's prints; messages
+//! of errors go where Kafka's go.
+
+mod admin;
+mod broker_api_versions;
+mod get_offsets;
+mod install;
+mod options;
+mod topics;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use milena_client::ClientError;
+
+pub use install::{InstallError, install_tools};
+
+/// How a command ends other than well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ToolError {
+    /// The flags are wrong: message and usage to standard error, exit 1.
+    #[error("{0}")]
+    Usage(String),
+    /// Usage was asked for: exit 0.
+    #[error("{0}")]
+    Help(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+impl From<std::io::Error> for ToolError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+pub(crate) type ToolResult<T = ()> = Result<T, ToolError>;
+
+type Main = fn(&[String]) -> ExitCode;
+
+const TOOLS: &[(&str, Main)] = &[
+    ("kafka-broker-api-versions", broker_api_versions::main),
+    ("kafka-get-offsets", get_offsets::main),
+    ("kafka-topics", topics::main),
+];
+
+/// Names of all commands.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TOOLS.iter().map(|(name, _)| *name)
+}
+
+/// The command that a program name stands for: its last path component, with or without `.sh`.
+#[must_use]
+pub fn tool_named(program: &str) -> Option<&'static str> {
+    let name = Path::new(program).file_name()?.to_str()?;
+    let name = name.strip_suffix(".sh").unwrap_or(name);
+    names().find(|tool| *tool == name)
+}
+
+/// Runs a command with its arguments (without the command's name).
+#[must_use]
+pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
+    let Some((_, main)) = TOOLS.iter().find(|(tool, _)| *tool == name) else {
+        eprintln!(
+            "There is no command {name}. There are: {}",
+            names().collect::<Vec<_>>().join(", ")
+        );
+        return ExitCode::FAILURE;
+    };
+    let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
+    match arguments {
+        Ok(arguments) => main(&arguments),
+        Err(argument) => {
+            eprintln!("The argument {} is not UTF-8.", argument.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command's asynchronous part on this thread.
+pub(crate) fn block_on<T>(future: impl Future<Output = ToolResult<T>>) -> ToolResult<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(future)
+}
+
+/// Message and usage of wrong flags, as Kafka's commands print them.
+pub(crate) fn usage(message: &str, spec: &options::Spec) -> ExitCode {
+    eprintln!("{message}");
+    eprintln!("{}", spec.help());
+    ExitCode::FAILURE
+}

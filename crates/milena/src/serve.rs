@@ -4,6 +4,7 @@
 //! log lines (`MILENA_LOG` filters them, in the form of `tracing`'s directives).
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -108,7 +109,8 @@ async fn serve(args: ServeArgs) -> Result<(), String> {
     let server = Server::start(broker.clone())
         .await
         .map_err(|error| error.to_string())?;
-    println!("{}", screen(&broker, &server));
+    // Nobody may be listening; the broker serves all the same.
+    let _ = writeln!(std::io::stdout(), "{}", screen(&broker, &server));
     if let Some(path) = &args.ready_file {
         announce(path, &bootstrap(&server))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;

@@ -110,6 +110,13 @@ pub(super) fn too_many() -> ApiError {
 /// tells what went wrong with the others. A topic that exists by now is no error.
 pub(crate) async fn auto_create(broker: &Arc<Broker>, names: Vec<Str>) -> HashMap<Str, ErrorCode> {
     let mut failed = HashMap::new();
+    let each = usize::try_from(broker.config.num_partitions).unwrap_or(1);
+    if names.len().saturating_mul(each) > MAX_PARTITIONS_PER_REQUEST {
+        return names
+            .into_iter()
+            .map(|name| (name, ErrorCode::PolicyViolation))
+            .collect();
+    }
     let mut new = Vec::new();
     for name in names {
         let topic = CreatableTopic {

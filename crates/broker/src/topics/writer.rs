@@ -374,6 +374,8 @@ impl Topics {
                 partition,
             };
             partitions.push(Partition::open(&self.logs, id, config.clone(), leader_epoch).await?);
+            // Opening works on the disk; thousands of partitions must not hold up who else is here.
+            tokio::task::yield_now().await;
         }
         Ok(partitions)
     }

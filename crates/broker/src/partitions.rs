@@ -58,6 +58,10 @@ impl Partition {
         }))
     }
 
+    pub(crate) fn id(&self) -> &PartitionId {
+        &self.id
+    }
+
     pub(crate) fn index(&self) -> i32 {
         self.id.partition
     }

@@ -12,7 +12,8 @@
 //! Differences from Kafka: transactions are not implemented yet. A transactional batch is refused
 //! with INVALID_TXN_STATE, Kafka's answer for a partition that is not part of the transaction,
 //! which no client retries (and TRANSACTIONAL_ID_AUTHORIZATION_FAILED when the request has no
-//! transactional id, as in Kafka). A null batch is INVALID_RECORD, not an unknown server error.
+//! transactional id, as in Kafka). A null batch is INVALID_RECORD, not an unknown server error. And
+//! a batch that is invalid as a whole is answered with a sentence, where Kafka gives the code alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use milena_protocol::messages::produce_request::{ProduceRequest, TopicProduceDat
 use milena_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
-use milena_protocol::records::{self, BatchHeader, Compression, RecordError};
+use milena_protocol::records::{self, BatchHeader, Compression, RecordError, Validated};
 use milena_protocol::{ErrorCode, Str, Uuid};
 
 use crate::broker::Broker;
@@ -31,6 +32,8 @@ use crate::context::RequestContext;
 use crate::outcome::{BoxFuture, Outcome};
 use crate::partitions::{Partition, Seen, Wait};
 use crate::topics::Topic;
+
+mod record_errors;
 
 /// The first version that names topics by id.
 const TOPIC_IDS_VERSION: i16 = 13;
@@ -64,15 +67,22 @@ impl From<ErrorCode> for Refusal {
 
 impl Refusal {
     fn of_log(error: &LogError, partition: &Partition) -> Self {
-        let is_about_content = matches!(
-            error,
-            LogError::InvalidRecord(_) | LogError::InvalidTimestamp { .. }
-        );
+        let is_about_content =
+            error.code() == ErrorCode::InvalidTimestamp || error.code() == ErrorCode::InvalidRecord;
         Self::of(
             error.code(),
             is_about_content.then(|| Str::from(error.to_string())),
             partition,
         )
+    }
+
+    fn of_records(error: &LogError, partition: &Partition, batch: &Validated, now_ms: i64) -> Self {
+        let mut refusal = Self::of_log(error, partition);
+        if let Some(explained) = record_errors::explain(error, partition, batch, now_ms) {
+            refusal.message = Some(explained.message);
+            refusal.record_errors = explained.records;
+        }
+        refusal
     }
 
     fn of_batch(error: &RecordError, partition: &Partition) -> Self {
@@ -113,6 +123,9 @@ enum Step {
     Refused(Refusal),
     Appending {
         partition: Arc<Partition>,
+        /// To say which of its records were wrong, should the log refuse it.
+        batch: Validated,
+        now_ms: i64,
         append: BoxFuture<Result<Appended, LogError>>,
     },
 }
@@ -241,13 +254,16 @@ fn start_append(
     }
     check_header(context.api_version, partition, &batch)?;
     let batch = records::validate(&batch).map_err(|error| Refusal::of_batch(&error, partition))?;
+    let now_ms = broker.clock.now_ms();
     let append = Append {
-        batch,
+        batch: batch.clone(),
         leader_epoch: partition.leader_epoch(),
-        now_ms: broker.clock.now_ms(),
+        now_ms,
     };
     Ok(Step::Appending {
         partition: Arc::clone(partition),
+        batch,
+        now_ms,
         append: partition.log().append(append),
     })
 }
@@ -322,13 +338,20 @@ async fn finish_append(
     deadline: tokio::time::Instant,
     stopped: &mut (impl Future<Output = ()> + Unpin),
 ) -> Result<Appended, Refusal> {
-    let (partition, append) = match step {
+    let (partition, appended) = match step {
         Step::Refused(refusal) => return Err(refusal),
-        Step::Appending { partition, append } => (partition, append),
+        Step::Appending {
+            partition,
+            batch,
+            now_ms,
+            append,
+        } => {
+            let appended = append.await;
+            let appended =
+                appended.map_err(|error| Refusal::of_records(&error, &partition, &batch, now_ms))?;
+            (partition, appended)
+        }
     };
-    let appended = append
-        .await
-        .map_err(|error| Refusal::of_log(&error, &partition))?;
     if acks != ACKS_ALL || partition.log().watermarks().high_watermark > appended.last_offset {
         return Ok(appended);
     }

@@ -162,6 +162,18 @@ async fn trap_6_keyless_records_are_refused_on_a_compacted_topic() {
     let mut client = broker.connect().await;
     let refused = produce(&mut client, "t", 0, &Batch::of(&["x"])).await;
     assert_eq!(error(refused.error_code), ErrorCode::InvalidRecord);
+    let why = "Compacted topic cannot accept message without key in topic partition t-0.";
+    assert_eq!(refused.record_errors.len(), 1);
+    assert_eq!(refused.record_errors[0].batch_index, 0);
+    assert_eq!(
+        refused.record_errors[0].batch_index_error_message,
+        Some(text(why))
+    );
+    let all = format!(
+        "One or more records have been rejected due to 1 record errors in total, and only showing the first three \
+         errors at most: [RecordError(batchIndex=0, message='{why}')]"
+    );
+    assert_eq!(refused.error_message, Some(text(&all)));
     let keyed = Batch {
         key: Some(b"k".to_vec()),
         ..Batch::of(&["x"])
@@ -170,6 +182,29 @@ async fn trap_6_keyless_records_are_refused_on_a_compacted_topic() {
         error(produce(&mut client, "t", 0, &keyed).await.error_code),
         ErrorCode::None
     );
+}
+
+#[tokio::test]
+async fn a_timestamp_out_of_bounds_is_told_with_the_record_that_has_it() {
+    let broker = TestBroker::start().await;
+    broker
+        .topic_with("t", 1, &[("message.timestamp.after.max.ms", "1000")])
+        .await;
+    let mut client = broker.connect().await;
+    let batch = Batch {
+        first_timestamp: crate::batches::now_ms() + 3_600_000,
+        ..Batch::of(&["a", "b"])
+    };
+    let refused = produce(&mut client, "t", 0, &batch).await;
+    assert_eq!(error(refused.error_code), ErrorCode::InvalidTimestamp);
+    let indexes: Vec<i32> = refused
+        .record_errors
+        .iter()
+        .map(|record| record.batch_index)
+        .collect();
+    assert_eq!(indexes, [0, 1]);
+    let message = "One or more records have been rejected due to invalid timestamp";
+    assert_eq!(refused.error_message, Some(text(message)));
 }
 
 #[tokio::test]
@@ -296,14 +331,22 @@ async fn an_idempotent_producer_that_tells_its_epoch_gets_a_new_id() {
 #[tokio::test]
 async fn trap_13_a_transactional_id_is_refused_and_not_half_accepted() {
     let broker = TestBroker::start().await;
-    let request = InitProducerIdRequest {
+    let mut request = InitProducerIdRequest {
         transactional_id: Some(text("tx")),
+        transaction_timeout_ms: 60_000,
         ..InitProducerIdRequest::default()
     };
-    let response = broker.connect().await.call(&request, 5).await;
+    let mut client = broker.connect().await;
+    let response = client.call(&request, 5).await;
     assert_eq!(
         error(response.error_code),
         ErrorCode::TransactionalIdAuthorizationFailed
     );
     assert_eq!(response.producer_id, -1);
+    // Trap 6: a timeout above the broker's maximum is not taken either.
+    for timeout_ms in [0, 900_001] {
+        request.transaction_timeout_ms = timeout_ms;
+        let response = client.call(&request, 5).await;
+        assert_eq!(error(response.error_code), ErrorCode::InvalidTransactionTimeout);
+    }
 }

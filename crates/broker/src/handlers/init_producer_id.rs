@@ -25,13 +25,9 @@ pub(crate) async fn handle(
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
     let half_given = (request.producer_id == NO_PRODUCER_ID) != (request.producer_epoch == NO_PRODUCER_EPOCH);
-    let longest = broker.config.transaction_max_timeout_ms;
     let given = match request.transactional_id.as_deref() {
         _ if half_given => Err(ErrorCode::InvalidRequest),
         Some("") => Err(ErrorCode::InvalidRequest),
-        Some(_) if !(1..=longest).contains(&request.transaction_timeout_ms) => {
-            Err(ErrorCode::InvalidTransactionTimeout)
-        }
         Some(_) => Err(ErrorCode::TransactionalIdAuthorizationFailed),
         None => broker.producer_ids.generate().await,
     };

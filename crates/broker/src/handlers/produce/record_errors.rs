@@ -71,7 +71,7 @@ pub(super) fn explain(
 fn wrong_key(config: &LogConfig, partition: &Partition, record: &Record) -> Option<String> {
     (config.cleanup_policy.compact && record.key.is_none()).then(|| {
         format!(
-            "Compacted topic cannot accept message without key in topic partition {}.",
+            "Compacted topic cannot accept message without key in topic partition {}",
             partition.id()
         )
     })

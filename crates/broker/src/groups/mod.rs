@@ -112,3 +112,6 @@ impl Groups {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

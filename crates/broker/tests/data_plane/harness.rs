@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use milena_broker::config::{BrokerConfig, Properties};
 use milena_broker::{Broker, Clock, Engines, Server, SystemClock};
-use milena_log::MemoryLogStore;
+use milena_log::{LogStore, MemoryLogStore};
 use milena_protocol::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 pub(crate) struct TestBroker {
     server: Option<Server>,
     facts: Arc<MemoryStore>,
-    logs: Arc<MemoryLogStore>,
+    logs: Arc<dyn LogStore>,
     settings: Vec<(String, String)>,
 }
 
@@ -29,8 +29,17 @@ impl TestBroker {
         Self::with(&[]).await
     }
 
+    /// On another engine than the usual one.
+    pub(crate) async fn on(logs: Arc<dyn LogStore>) -> Self {
+        Self::new(&[], logs).await
+    }
+
     /// With settings beside the defaults.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        Self::new(settings, Arc::new(MemoryLogStore::default())).await
+    }
+
+    async fn new(settings: &[(&str, &str)], logs: Arc<dyn LogStore>) -> Self {
         let settings = settings
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -38,7 +47,7 @@ impl TestBroker {
         let mut broker = Self {
             server: None,
             facts: Arc::new(MemoryStore::new()),
-            logs: Arc::new(MemoryLogStore::default()),
+            logs,
             settings,
         };
         broker.serve().await;
@@ -78,10 +87,7 @@ impl TestBroker {
     pub(crate) async fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address()).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Client {
-            stream,
-            next_correlation_id: 0,
-        }
+        Client::over(stream)
     }
 
     /// Creates a topic and gives its id.
@@ -151,6 +157,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A client on a connection that somebody else has made.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            next_correlation_id: 0,
+        }
+    }
+
     /// Sends a request and gives its correlation id.
     pub(crate) async fn send<R: Request>(&mut self, request: &R, version: i16) -> i32 {
         let correlation_id = self.next_correlation_id;

@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod batches;
+mod durability;
 mod fetch;
 mod groups;
 mod harness;
+mod lagging;
 mod offsets;
 mod produce;
 mod sessions;

@@ -103,7 +103,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Sends to one broker of the cluster.
+    /// Sends to one broker of the cluster, in the highest version that both sides know.
     ///
     /// # Errors
     /// When the broker is unknown or the connection fails.
@@ -112,6 +112,36 @@ impl Client {
         node_id: i32,
         request: R,
     ) -> Result<R::Response, ClientError> {
+        let version = self.version_of::<R>(node_id).await?;
+        self.send_version_to(node_id, &request, version).await
+    }
+
+    /// The highest version that one broker and this client know.
+    ///
+    /// # Errors
+    /// When the broker is unknown, cannot be reached, or does not know the API.
+    pub async fn version_of<R: Request>(&mut self, node_id: i32) -> Result<i16, ClientError> {
+        self.broker(node_id).await?.version_for::<R>()
+    }
+
+    /// Sends to one broker in this version.
+    ///
+    /// # Errors
+    /// When the broker is unknown or the connection fails.
+    pub async fn send_version_to<R: Request>(
+        &mut self,
+        node_id: i32,
+        request: &R,
+        version: i16,
+    ) -> Result<R::Response, ClientError> {
+        let result = self.broker(node_id).await?.send_version(request, version).await;
+        if result.as_ref().is_err_and(ClientError::is_connection) {
+            self.brokers.remove(&node_id);
+        }
+        result
+    }
+
+    async fn broker(&mut self, node_id: i32) -> Result<&mut Connection, ClientError> {
         if !self.brokers.contains_key(&node_id) {
             if !self.addresses.contains_key(&node_id) {
                 self.metadata(Some(&[])).await?;
@@ -123,15 +153,9 @@ impl Client {
             let connection = Connection::open(&format!("{}:{port}", bracketed(host)), &self.options).await?;
             self.brokers.insert(node_id, connection);
         }
-        let connection = self
-            .brokers
+        self.brokers
             .get_mut(&node_id)
-            .ok_or(ClientError::UnknownBroker(node_id))?;
-        let result = connection.send(request).await;
-        if result.as_ref().is_err_and(ClientError::is_connection) {
-            self.brokers.remove(&node_id);
-        }
-        result
+            .ok_or(ClientError::UnknownBroker(node_id))
     }
 
     /// The broker that coordinates a group, waited for while it loads.

@@ -6,6 +6,7 @@
 
 mod admin;
 mod broker_api_versions;
+mod consumer_groups;
 mod get_offsets;
 mod install;
 mod options;
@@ -46,6 +47,7 @@ type Main = fn(&[String]) -> ExitCode;
 
 const TOOLS: &[(&str, Main)] = &[
     ("kafka-broker-api-versions", broker_api_versions::main),
+    ("kafka-consumer-groups", consumer_groups::main),
     ("kafka-get-offsets", get_offsets::main),
     ("kafka-topics", topics::main),
 ];

@@ -104,6 +104,9 @@ fn parse(arguments: &[String]) -> Result<Options> {
 }
 
 fn build_broker() -> Result<()> {
+    if broker::binary_is_given() {
+        return Ok(());
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = child_command(cargo);
     must_succeed(

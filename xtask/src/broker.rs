@@ -39,8 +39,18 @@ pub(crate) struct Broker {
     pub(crate) address: SocketAddr,
 }
 
-/// Where cargo puts a release build, also when `CARGO_TARGET_DIR` moves it.
+/// Names another binary to prove than the one that is built here: a packaged one, or a debug build.
+const BINARY_VARIABLE: &str = "MILENA_BINARY";
+
+pub(crate) fn binary_is_given() -> bool {
+    std::env::var_os(BINARY_VARIABLE).is_some()
+}
+
+/// The given binary, or where cargo puts a release build, also when `CARGO_TARGET_DIR` moves it.
 pub(crate) fn milena_binary() -> PathBuf {
+    if let Some(given) = std::env::var_os(BINARY_VARIABLE) {
+        return PathBuf::from(given);
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join("release").join("milena")
 }

@@ -17,7 +17,7 @@ use milena_protocol::messages::{
     ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
     OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
-use milena_protocol::{ApiKey, Message, Reader, Request};
+use milena_protocol::{ApiKey, Message, Reader, Request, Str};
 
 use crate::broker::Broker;
 use crate::context::{ConnectionInfo, RequestContext};
@@ -355,7 +355,8 @@ fn decode_context(
         api_key,
         api_version: start.api_version,
         correlation_id: header.correlation_id,
-        client_id: header.client_id,
+        // A request that waits for long must not keep its buffer.
+        client_id: header.client_id.as_ref().map(Str::detached),
     })
 }
 

@@ -39,7 +39,7 @@ impl TopicKey {
     /// A key that does not keep the request's buffer alive.
     fn detached(&self) -> Self {
         match self {
-            Self::Name(name) => Self::Name(Str::from(name.to_string())),
+            Self::Name(name) => Self::Name(name.detached()),
             Self::Id(id) => Self::Id(*id),
         }
     }

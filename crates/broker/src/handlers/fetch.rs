@@ -103,13 +103,14 @@ fn limits(broker: &Broker, request: &FetchRequest) -> Limits {
     }
 }
 
-/// The partitions that a request names, and those it forgets.
+/// The partitions that a request names, and those it forgets. A fetch may wait for long, so names are
+/// copies that do not keep the request's buffer.
 fn named_partitions(request: &FetchRequest, by_id: bool) -> (Vec<(PartitionKey, Wanted)>, Vec<PartitionKey>) {
     let topic_key = |name: &Str, id: Uuid| {
         if by_id {
             TopicKey::Id(id)
         } else {
-            TopicKey::Name(name.clone())
+            TopicKey::Name(name.detached())
         }
     };
     let mut partitions = Vec::new();

@@ -35,6 +35,8 @@ pub(crate) async fn handle(
         groups.join(now_ms, ticket, version, &client, &request)
     });
     let stopped = broker.stop.stopped();
+    // The wait may be long: it must not keep the request's buffer.
+    let member_id = request.member_id.detached();
     Outcome::Later(Box::pin(async move {
         let reply = tokio::select! {
             biased;
@@ -53,7 +55,7 @@ pub(crate) async fn handle(
                 error_code: error.code(),
                 generation_id: -1,
                 protocol_name: (version < NULLABLE_PROTOCOL_VERSION).then(Str::default),
-                member_id: request.member_id,
+                member_id,
                 ..JoinGroupResponse::default()
             },
         }

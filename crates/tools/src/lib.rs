@@ -6,6 +6,8 @@
 
 mod admin;
 mod broker_api_versions;
+mod configs;
+mod console;
 mod consumer_groups;
 mod get_offsets;
 mod install;
@@ -47,6 +49,9 @@ type Main = fn(&[String]) -> ExitCode;
 
 const TOOLS: &[(&str, Main)] = &[
     ("kafka-broker-api-versions", broker_api_versions::main),
+    ("kafka-configs", configs::main),
+    ("kafka-console-consumer", console::consumer::main),
+    ("kafka-console-producer", console::producer::main),
     ("kafka-consumer-groups", consumer_groups::main),
     ("kafka-get-offsets", get_offsets::main),
     ("kafka-topics", topics::main),

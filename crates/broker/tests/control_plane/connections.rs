@@ -1,13 +1,16 @@
 //! Order, back-pressure, limits and the end of connections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use milena_broker::config::{BrokerConfig, Properties};
+use milena_broker::{Broker, Engines, Server, SystemClock};
 use milena_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use milena_protocol::messages::{ApiVersionsRequest, FetchRequest, MetadataRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{TestBroker, text};
+use crate::harness::{Client, TestBroker, text};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -154,4 +157,50 @@ async fn a_connection_that_waits_for_an_answer_is_not_idle() {
     let mut fetch = waiting_fetch();
     fetch.max_wait_ms = 500;
     client.call(&fetch, 11).await;
+}
+
+#[tokio::test]
+async fn each_listener_tells_its_clients_its_own_advertised_address() {
+    let settings = [
+        (
+            "listeners",
+            "INSIDE://127.0.0.1:0,OUTSIDE://127.0.0.1:0,CONTROLLER://127.0.0.1:0",
+        ),
+        (
+            "advertised.listeners",
+            "INSIDE://inside.example:0,OUTSIDE://outside.example:9999",
+        ),
+        (
+            "listener.security.protocol.map",
+            "INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        ),
+        ("controller.listener.names", "CONTROLLER"),
+        ("inter.broker.listener.name", "INSIDE"),
+    ];
+    let settings: Properties = settings
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let engines = Engines {
+        logs: Arc::new(milena_log::MemoryLogStore::default()),
+        facts: Arc::new(milena_state::memory::MemoryStore::new()),
+    };
+    let config = BrokerConfig::new(settings).unwrap();
+    let broker = Broker::start(config, engines, Arc::new(SystemClock))
+        .await
+        .unwrap();
+    let server = Server::start(broker).await.unwrap();
+    let [inside, outside] = server.listeners() else {
+        panic!("{:?}", server.listeners())
+    };
+    for (listener, host, port) in [
+        (inside, "inside.example", inside.address.port()),
+        (outside, "outside.example", 9999),
+    ] {
+        let stream = TcpStream::connect(listener.address).await.unwrap();
+        let response = Client::over(stream).call(&MetadataRequest::default(), 9).await;
+        assert_eq!(&*response.brokers[0].host, host);
+        assert_eq!(response.brokers[0].port, i32::from(port));
+    }
+    server.shutdown().await.unwrap();
 }

@@ -170,7 +170,11 @@ async fn every_advertised_api_has_the_versions_of_kafka_4_3_1() {
         let api = ApiKey::from_code(range.api_key).unwrap();
         let told = range.min_version..=range.max_version;
         // librdkafka wants to see the versions of Produce that are gone.
-        let expected = if api == ApiKey::Produce { 0..=13 } else { api.stable_versions() };
+        let expected = if api == ApiKey::Produce {
+            0..=13
+        } else {
+            api.stable_versions()
+        };
         assert_eq!(told, expected, "{}", api.name());
     }
 }

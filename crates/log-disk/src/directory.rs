@@ -86,7 +86,12 @@ impl Directory {
     }
 
     pub(crate) fn forget(&self, folder: &str) -> io::Result<()> {
-        lock(&self.recovery_points).remove(folder);
+        // A later partition of this name must not be trusted by what this one had synced.
+        let mut points = lock(&self.recovery_points);
+        if points.remove(folder).is_some() {
+            checkpoint::write_offsets(&self.path, RECOVERY_POINTS, &points, true)?;
+        }
+        drop(points);
         let mut starts = lock(&self.log_starts);
         match starts.remove(folder) {
             Some(_) => checkpoint::write_offsets(&self.path, LOG_STARTS, &starts, true),

@@ -7,23 +7,22 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use crate::files;
+use crate::handle::Handle;
 
 /// A file of entries of one size, ascending. Created when its first entry is written.
 #[derive(Debug)]
 struct EntryFile<const BYTES: usize> {
-    path: PathBuf,
-    file: OnceLock<Arc<File>>,
+    handle: Handle,
     entries: AtomicUsize,
 }
 
 impl<const BYTES: usize> EntryFile<BYTES> {
-    fn open(path: PathBuf) -> io::Result<Self> {
-        let length = match path.metadata() {
+    fn new(handle: Handle) -> io::Result<Self> {
+        let length = match handle.path().metadata() {
             Ok(metadata) => usize::try_from(metadata.len()).map_err(io::Error::other)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
@@ -35,26 +34,13 @@ impl<const BYTES: usize> EntryFile<BYTES> {
             ));
         }
         Ok(Self {
-            path,
-            file: OnceLock::new(),
+            handle,
             entries: AtomicUsize::new(length / BYTES),
         })
     }
 
-    fn file(&self) -> io::Result<&File> {
-        if self.file.get().is_none() {
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&self.path)?;
-            let _ = self.file.set(Arc::new(file));
-        }
-        self.file
-            .get()
-            .map(Arc::as_ref)
-            .ok_or_else(|| io::Error::other("the index is not open"))
+    fn file(&self) -> io::Result<Arc<File>> {
+        self.handle.open_or_create()
     }
 
     fn len(&self) -> usize {
@@ -92,7 +78,7 @@ impl<const BYTES: usize> EntryFile<BYTES> {
     }
 
     fn clear(&self) -> io::Result<()> {
-        if self.len() > 0 || self.path.exists() {
+        if self.len() > 0 || self.handle.path().exists() {
             self.file()?.set_len(0)?;
         }
         self.entries.store(0, Ordering::Release);
@@ -122,15 +108,29 @@ pub(crate) struct OffsetIndex {
 }
 
 impl OffsetIndex {
-    pub(crate) fn open(folder: &Path, base_offset: i64) -> io::Result<Self> {
+    pub(crate) fn load(folder: &Arc<Path>, base_offset: i64) -> io::Result<Self> {
         Ok(Self {
             base_offset,
-            entries: EntryFile::open(files::segment_file(folder, base_offset, "index"))?,
+            entries: EntryFile::new(Handle::new(folder, base_offset, "index"))?,
         })
     }
 
     pub(crate) fn size_bytes(&self) -> usize {
         self.entries.len() * 8
+    }
+
+    /// Opens the file, making it also when it has no entries.
+    pub(crate) fn open(&self) -> io::Result<()> {
+        self.entries.file().map(drop)
+    }
+
+    pub(crate) fn close_if_idle(&self) {
+        self.entries.handle.close_if_idle();
+    }
+
+    /// Whether there is a file.
+    pub(crate) fn is_there(&self) -> bool {
+        self.entries.handle.path().exists()
     }
 
     /// The batch at `position` ends with the record `last_offset`.
@@ -185,15 +185,24 @@ pub(crate) struct TimeIndex {
 }
 
 impl TimeIndex {
-    pub(crate) fn open(folder: &Path, base_offset: i64) -> io::Result<Self> {
+    pub(crate) fn load(folder: &Arc<Path>, base_offset: i64) -> io::Result<Self> {
         Ok(Self {
             base_offset,
-            entries: EntryFile::open(files::segment_file(folder, base_offset, "timeindex"))?,
+            entries: EntryFile::new(Handle::new(folder, base_offset, "timeindex"))?,
         })
     }
 
     pub(crate) fn size_bytes(&self) -> usize {
         self.entries.len() * 12
+    }
+
+    /// Opens the file, making it also when it has no entries.
+    pub(crate) fn open(&self) -> io::Result<()> {
+        self.entries.file().map(drop)
+    }
+
+    pub(crate) fn close_if_idle(&self) {
+        self.entries.handle.close_if_idle();
     }
 
     fn entry(&self, bytes: &[u8; 12]) -> TimeEntry {
@@ -245,11 +254,13 @@ impl TimeIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files;
 
     #[test]
     fn an_offset_is_found_at_or_before_its_batch() {
         let dir = tempfile::tempdir().unwrap();
-        let index = OffsetIndex::open(dir.path(), 100).unwrap();
+        let folder: Arc<Path> = dir.path().into();
+        let index = OffsetIndex::load(&folder, 100).unwrap();
         assert_eq!(index.position(100).unwrap(), 0);
         for (offset, position) in [(110, 1000), (120, 2000), (130, 3000)] {
             index.push(offset, position).unwrap();
@@ -258,14 +269,15 @@ mod tests {
             .map(|offset| index.position(offset).unwrap())
             .into();
         assert_eq!(found, [0, 1000, 1000, 2000, 3000]);
-        let again = OffsetIndex::open(dir.path(), 100).unwrap();
+        let again = OffsetIndex::load(&folder, 100).unwrap();
         assert_eq!(again.position(125).unwrap(), 2000);
     }
 
     #[test]
     fn time_entries_only_grow() {
         let dir = tempfile::tempdir().unwrap();
-        let index = TimeIndex::open(dir.path(), 0).unwrap();
+        let folder: Arc<Path> = dir.path().into();
+        let index = TimeIndex::load(&folder, 0).unwrap();
         for (timestamp_ms, offset) in [(10, 1), (10, 2), (9, 3), (20, 4)] {
             index.push(TimeEntry { timestamp_ms, offset }).unwrap();
         }
@@ -286,7 +298,8 @@ mod tests {
     #[test]
     fn an_index_that_ends_in_the_middle_of_an_entry_is_refused() {
         let dir = tempfile::tempdir().unwrap();
+        let folder: Arc<Path> = dir.path().into();
         std::fs::write(files::segment_file(dir.path(), 0, "index"), [0; 12]).unwrap();
-        assert!(OffsetIndex::open(dir.path(), 0).is_err());
+        assert!(OffsetIndex::load(&folder, 0).is_err());
     }
 }

@@ -12,9 +12,12 @@
 mod checkpoint;
 mod directory;
 mod files;
+mod handle;
 mod index;
 mod log;
 mod recovery;
+mod retention;
+mod search;
 mod segment;
 mod snapshot;
 mod store;

@@ -5,7 +5,7 @@
 //! replica, and durability is the operating system's. (With group commit it will follow the sync.)
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,24 +14,21 @@ use milena_log::{
     PartitionId, PartitionLog, Prepared, Producers, Read, ReadBound, ReadResult, SequenceCheck,
     TimestampedOffset, WatermarkObserver, Watermarks, prepare,
 };
-use milena_protocol::records::{Batch, BatchHeader, RecordError};
+use milena_protocol::records::BatchHeader;
 
 use crate::directory::{Directory, lock};
 use crate::recovery::{self, Loaded, Trust};
 use crate::segment::Segment;
 use crate::{checkpoint, snapshot};
 
-/// A batch is decompressed for a search by time; it may take this much.
-const MOST_SEARCHED_BYTES: usize = 128 * 1024 * 1024;
-
 pub(crate) struct DiskLog {
     pub(crate) id: PartitionId,
     pub(crate) directory: Arc<Directory>,
     /// Name of the folder below the directory.
     pub(crate) folder: String,
-    path: PathBuf,
-    state: Mutex<State>,
-    observer: Arc<dyn WatermarkObserver>,
+    pub(crate) path: Arc<Path>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) observer: Arc<dyn WatermarkObserver>,
 }
 
 impl std::fmt::Debug for DiskLog {
@@ -43,19 +40,21 @@ impl std::fmt::Debug for DiskLog {
 }
 
 #[derive(Debug)]
-struct State {
-    config: Arc<LogConfig>,
-    segments: Vec<Arc<Segment>>,
-    log_start: i64,
-    log_end: i64,
-    producers: Producers,
-    epochs: LeaderEpochs,
+pub(crate) struct State {
+    pub(crate) config: Arc<LogConfig>,
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) log_start: i64,
+    pub(crate) log_end: i64,
+    pub(crate) producers: Producers,
+    pub(crate) epochs: LeaderEpochs,
     /// Everything below it has reached the disk.
-    recovery_point: i64,
-    last_flush_ms: i64,
+    pub(crate) recovery_point: i64,
+    pub(crate) last_flush_ms: i64,
+    /// The latest time that somebody told, for work that brings none.
+    pub(crate) now_ms: i64,
     /// Where the last read stopped, so that the next one of the same consumer need not search.
     read_hint: Option<ReadHint>,
-    closed: Option<LogError>,
+    pub(crate) closed: Option<LogError>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,16 +68,12 @@ pub(crate) fn storage(error: &io::Error) -> LogError {
     LogError::Storage(error.to_string())
 }
 
-fn corrupt(error: RecordError) -> LogError {
-    LogError::CorruptMessage(error.to_string())
-}
-
 fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
     Box::pin(std::future::ready(value))
 }
 
 impl State {
-    fn watermarks(&self) -> Watermarks {
+    pub(crate) fn watermarks(&self) -> Watermarks {
         Watermarks {
             log_start: self.log_start,
             last_stable: self.log_end,
@@ -87,7 +82,7 @@ impl State {
         }
     }
 
-    fn open(&self) -> Result<(), LogError> {
+    pub(crate) fn open(&self) -> Result<(), LogError> {
         self.closed.clone().map_or(Ok(()), Err)
     }
 
@@ -97,8 +92,15 @@ impl State {
             .ok_or_else(|| LogError::Storage("the log has no segment".into()))
     }
 
+    fn segment_after(&self, base_offset: i64) -> Option<Arc<Segment>> {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.base_offset <= base_offset);
+        self.segments.get(after).cloned()
+    }
+
     /// The segment that `offset` is in, or would be.
-    fn segment_at(&self, offset: i64) -> usize {
+    pub(crate) fn segment_at(&self, offset: i64) -> usize {
         self.segments
             .partition_point(|segment| segment.base_offset <= offset)
             .saturating_sub(1)
@@ -114,7 +116,7 @@ impl DiskLog {
         observer: Arc<dyn WatermarkObserver>,
     ) -> io::Result<Self> {
         let folder = id.to_string();
-        let path = directory.path.join(&folder);
+        let path: Arc<Path> = directory.path.join(&folder).into();
         let recovery_point = directory.recovery_point(&folder);
         let trust = Trust {
             clean: directory.was_clean,
@@ -137,6 +139,7 @@ impl DiskLog {
             epochs,
             recovery_point: recovery_point.min(log_end),
             last_flush_ms: now_ms,
+            now_ms,
             read_hint: None,
             closed: None,
         };
@@ -155,6 +158,7 @@ impl DiskLog {
         let mut prepared = prepare(&config, append)?;
         let mut state = lock(&self.state);
         state.open()?;
+        state.now_ms = state.now_ms.max(append.now_ms);
         if let SequenceCheck::Duplicate(twin) = state.producers.check(&prepared.header)? {
             return Ok(Appended {
                 base_offset: twin.base_offset(),
@@ -244,9 +248,12 @@ impl DiskLog {
     }
 
     /// Starts a new segment at the log's end.
-    fn roll(&self, state: &mut State, now_ms: i64) -> io::Result<()> {
+    pub(crate) fn roll(&self, state: &mut State, now_ms: i64) -> io::Result<()> {
         if let Some(active) = state.segments.last() {
             active.finish_times()?;
+            if state.config.preallocate {
+                active.release_preallocated()?;
+            }
         }
         let preallocate = recovery::preallocation(&state.config);
         let segment = Segment::create(&self.path, state.log_end, now_ms, preallocate)?;
@@ -258,7 +265,7 @@ impl DiskLog {
         Ok(())
     }
 
-    fn flush(&self, state: &mut State, now_ms: i64) -> io::Result<()> {
+    pub(crate) fn flush(&self, state: &mut State, now_ms: i64) -> io::Result<()> {
         for segment in &state.segments {
             segment.sync()?;
         }
@@ -268,11 +275,10 @@ impl DiskLog {
     }
 
     fn read_now(&self, read: Read) -> Result<ReadResult, LogError> {
-        let (watermarks, mut segments, hint) = {
+        let (watermarks, mut segment, hint) = {
             let state = lock(&self.state);
             state.open()?;
             let watermarks = state.watermarks();
-            let upper = bound_of(&watermarks, read.bound);
             if read.offset < watermarks.log_start || read.offset > watermarks.log_end {
                 return Err(LogError::OffsetOutOfRange {
                     offset: read.offset,
@@ -280,297 +286,44 @@ impl DiskLog {
                     upper: watermarks.log_end,
                 });
             }
-            if read.offset >= upper {
-                return Ok(ReadResult {
-                    records: Bytes::new(),
-                    watermarks,
-                    aborted: Vec::new(),
-                });
-            }
-            let at = state.segment_at(read.offset);
-            (
-                watermarks,
-                state.segments[at..].to_vec().into_iter(),
-                state.read_hint,
-            )
+            let segment = state.segments.get(state.segment_at(read.offset)).cloned();
+            (watermarks, segment, state.read_hint)
         };
-        let upper = bound_of(&watermarks, read.bound);
-        // Where records are gone from the end of a segment, the next one has the next of them.
-        for segment in &mut segments {
-            let hint =
-                hint.filter(|hint| hint.offset == read.offset && hint.base_offset == segment.base_offset);
-            let found = match hint {
-                Some(hint) => segment
-                    .header_at(hint.position)
-                    .map(|header| header.map(|it| (hint.position, it))),
-                None => segment.find(read.offset),
-            };
-            let Some((position, first)) = found.map_err(|error| storage(&error))? else {
-                continue;
-            };
-            let records = read_batches(&segment, position, &first, &read, upper)?;
-            if let Some(last) = records.1 {
-                let position = position.saturating_add(u32::try_from(records.0.len()).unwrap_or(u32::MAX));
-                lock(&self.state).read_hint = Some(ReadHint {
-                    offset: last,
-                    base_offset: segment.base_offset,
-                    position,
-                });
-            }
-            return Ok(ReadResult {
-                records: records.0,
-                watermarks,
-                aborted: Vec::new(),
-            });
-        }
-        Ok(ReadResult {
+        let mut result = ReadResult {
             records: Bytes::new(),
             watermarks,
             aborted: Vec::new(),
-        })
-    }
-
-    /// The first record at or behind `from`, in a batch for whose largest time `wanted` holds, for
-    /// whose own time it holds too.
-    fn find_time(
-        &self,
-        segment: &Segment,
-        from: i64,
-        below: (i64, i64),
-        wanted: &dyn Fn(i64) -> bool,
-    ) -> Result<Option<TimestampedOffset>, LogError> {
-        let Some((mut position, _)) = segment.find(from).map_err(|error| storage(&error))? else {
-            return Ok(None);
         };
-        let (log_start, upper) = below;
-        while let Some(header) = segment.header_at(position).map_err(|error| storage(&error))? {
-            if header.base_offset >= upper {
-                break;
-            }
-            if wanted(header.max_timestamp) {
-                let bytes = segment
-                    .read(position, header.size_bytes())
-                    .map_err(|error| storage(&error))?;
-                let batch = Batch::parse(&Bytes::from(bytes)).map_err(corrupt)?;
-                for record in batch.records(MOST_SEARCHED_BYTES).map_err(corrupt)? {
-                    let record = record.map_err(corrupt)?;
-                    if record.offset >= log_start && record.offset < upper && wanted(record.timestamp) {
-                        return Ok(Some(TimestampedOffset {
-                            offset: record.offset,
-                            timestamp_ms: record.timestamp,
-                            leader_epoch: header.partition_leader_epoch,
-                        }));
-                    }
+        let upper = bound_of(&watermarks, read.bound);
+        if read.offset >= upper {
+            return Ok(result);
+        }
+        // Where records are gone from the end of a segment, the next one has the next of them.
+        while let Some(here) = segment {
+            if let Some((position, first)) =
+                find_batch(&here, read.offset, hint).map_err(|error| self.failed(&error))?
+            {
+                let (records, next) = read_batches(&here, position, &first, &read, upper)
+                    .map_err(|error| self.failed(&error))?;
+                if let Some(offset) = next {
+                    let length = u32::try_from(records.len()).unwrap_or(u32::MAX);
+                    lock(&self.state).read_hint = Some(ReadHint {
+                        offset,
+                        base_offset: here.base_offset,
+                        position: position.saturating_add(length),
+                    });
                 }
+                result.records = records;
+                return Ok(result);
             }
-            position = position.saturating_add(u32::try_from(header.size_bytes()).unwrap_or(u32::MAX));
+            segment = lock(&self.state).segment_after(here.base_offset);
         }
-        Ok(None)
+        Ok(result)
     }
 
-    fn search(&self, bound: ReadBound) -> Result<(Vec<Arc<Segment>>, (i64, i64)), LogError> {
-        let state = lock(&self.state);
-        state.open()?;
-        let watermarks = state.watermarks();
-        let first = state.segment_at(watermarks.log_start);
-        Ok((
-            state.segments[first..].to_vec(),
-            (watermarks.log_start, bound_of(&watermarks, bound)),
-        ))
-    }
-
-    fn offset_for_timestamp_now(
-        &self,
-        timestamp_ms: i64,
-        bound: ReadBound,
-    ) -> Result<Option<TimestampedOffset>, LogError> {
-        let (segments, below) = self.search(bound)?;
-        for segment in segments {
-            if segment
-                .max_timestamp()
-                .is_none_or(|max| max.timestamp_ms < timestamp_ms)
-            {
-                continue;
-            }
-            let from = segment
-                .times
-                .offset_before(timestamp_ms)
-                .map_err(|error| storage(&error))?;
-            let found = self.find_time(&segment, from, below, &|timestamp| timestamp >= timestamp_ms)?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
-    }
-
-    fn max_timestamp_now(&self) -> Result<Option<TimestampedOffset>, LogError> {
-        let (segments, below) = self.search(ReadBound::HighWatermark)?;
-        let mut best: Option<(Arc<Segment>, crate::index::TimeEntry)> = None;
-        for segment in segments {
-            if let Some(entry) = segment.max_timestamp()
-                && best
-                    .as_ref()
-                    .is_none_or(|(_, best)| entry.timestamp_ms > best.timestamp_ms)
-            {
-                best = Some((segment, entry));
-            }
-        }
-        let Some((segment, entry)) = best else {
-            return Ok(None);
-        };
-        self.find_time(&segment, entry.offset, below, &|timestamp| {
-            timestamp == entry.timestamp_ms
-        })
-    }
-
-    fn delete_records_now(&self, before_offset: i64) -> Result<(i64, Option<Watermarks>), LogError> {
-        let mut state = lock(&self.state);
-        state.open()?;
-        let high_watermark = state.watermarks().high_watermark;
-        let before = if before_offset == -1 {
-            high_watermark
-        } else {
-            before_offset
-        };
-        if before < 0 || before > high_watermark {
-            return Err(LogError::OffsetOutOfRange {
-                offset: before,
-                log_start: state.log_start,
-                upper: high_watermark,
-            });
-        }
-        if before <= state.log_start {
-            return Ok((state.log_start, None));
-        }
-        // On disk first: what was said to be deleted must not come back.
-        self.directory
-            .set_log_start(&self.folder, before)
-            .map_err(|error| storage(&error))?;
-        state.log_start = before;
-        let now_ms = state.last_flush_ms;
-        self.drop_segments(&mut state, now_ms, |state, at| {
-            state
-                .segments
-                .get(at + 1)
-                .map_or(state.log_end, |next| next.base_offset)
-                <= state.log_start
-        })
-        .map_err(|error| storage(&error))?;
-        Ok((state.log_start, Some(state.watermarks())))
-    }
-
-    /// Takes segments away from the front, as long as `gone` holds. The active one is rolled first.
-    fn drop_segments(
-        &self,
-        state: &mut State,
-        now_ms: i64,
-        gone: impl Fn(&State, usize) -> bool,
-    ) -> io::Result<()> {
-        let mut count = 0;
-        while count < state.segments.len() && state.segments[count].size() > 0 && gone(state, count) {
-            count += 1;
-        }
-        if count == 0 {
-            return Ok(());
-        }
-        if count == state.segments.len() {
-            self.roll(state, now_ms)?;
-        }
-        let start = state.segments[count].base_offset.max(state.log_start);
-        // A crash between the two leaves segments below the start, which the next run drops.
-        if start > self.directory.log_start(&self.folder) {
-            self.directory.set_log_start(&self.folder, start)?;
-        }
-        state.log_start = start;
-        state.epochs.truncate_front(start);
-        checkpoint::write_epochs(&self.path, &state.epochs)?;
-        let due_ms = now_ms.saturating_add(state.config.file_delete_delay_ms);
-        for segment in state.segments.drain(..count) {
-            self.directory.doom(due_ms, segment.retire()?);
-            crate::files::remove_if_there(&snapshot::path(&self.path, segment.base_offset))?;
-        }
-        Ok(())
-    }
-
-    /// Retention by time and size, expiry of producers, `flush.ms`; gives the recovery point.
-    pub(crate) fn maintain(&self, now_ms: i64) -> io::Result<i64> {
-        let moved;
-        let recovery_point;
-        {
-            let mut state = lock(&self.state);
-            if state.closed.is_some() {
-                return Ok(state.recovery_point);
-            }
-            let before = state.watermarks();
-            let expiration_ms = state.config.producer_id_expiration_ms;
-            state.producers.expire(now_ms, expiration_ms);
-            self.retain(&mut state, now_ms)?;
-            if now_ms.saturating_sub(state.last_flush_ms) >= state.config.flush_ms {
-                self.flush(&mut state, now_ms)?;
-            }
-            let after = state.watermarks();
-            moved = (after != before).then_some(after);
-        }
-        // Without the lock: a segment that is not the active one does not change any more.
-        let rolled = {
-            let state = lock(&self.state);
-            state.segments[..state.segments.len().saturating_sub(1)].to_vec()
-        };
-        for segment in &rolled {
-            segment.sync()?;
-        }
-        {
-            let mut state = lock(&self.state);
-            if let Some(last) = rolled.last()
-                && let Some(next) = state
-                    .segments
-                    .iter()
-                    .find(|segment| segment.base_offset > last.base_offset)
-            {
-                state.recovery_point = state.recovery_point.max(next.base_offset);
-            }
-            recovery_point = state.recovery_point;
-        }
-        if let Some(watermarks) = moved {
-            self.observer.advanced(watermarks);
-        }
-        Ok(recovery_point)
-    }
-
-    fn retain(&self, state: &mut State, now_ms: i64) -> io::Result<()> {
-        let config = Arc::clone(&state.config);
-        if config.cleanup_policy.delete {
-            if config.retention_ms >= 0 {
-                self.drop_segments(state, now_ms, |state, at| {
-                    let segment = &state.segments[at];
-                    let newest = segment
-                        .max_timestamp()
-                        .map_or(segment.created_ms, |max| max.timestamp_ms);
-                    now_ms.saturating_sub(newest) > config.retention_ms
-                })?;
-            }
-            if let Ok(limit) = u64::try_from(config.retention_bytes) {
-                let total: u64 = state
-                    .segments
-                    .iter()
-                    .map(|segment| u64::from(segment.size()))
-                    .sum();
-                self.drop_segments(state, now_ms, |state, at| {
-                    let dropped: u64 = state.segments[..=at]
-                        .iter()
-                        .map(|segment| u64::from(segment.size()))
-                        .sum();
-                    total.saturating_sub(dropped) >= limit
-                })?;
-            }
-        }
-        self.drop_segments(state, now_ms, |state, at| {
-            state
-                .segments
-                .get(at + 1)
-                .is_some_and(|next| next.base_offset <= state.log_start)
-        })
+    /// Why a read failed: a log that was deleted meanwhile has no files any more.
+    pub(crate) fn failed(&self, error: &io::Error) -> LogError {
+        lock(&self.state).closed.clone().unwrap_or_else(|| storage(error))
     }
 
     /// Refuses everything from now on.
@@ -604,10 +357,25 @@ impl DiskLog {
     }
 }
 
-fn bound_of(watermarks: &Watermarks, bound: ReadBound) -> i64 {
+pub(crate) fn bound_of(watermarks: &Watermarks, bound: ReadBound) -> i64 {
     match bound {
         ReadBound::HighWatermark => watermarks.high_watermark,
         ReadBound::LastStable => watermarks.last_stable,
+    }
+}
+
+/// Position and header of the batch that `offset` is in, by the last read if that ended there.
+fn find_batch(
+    segment: &Segment,
+    offset: i64,
+    hint: Option<ReadHint>,
+) -> io::Result<Option<(u32, BatchHeader)>> {
+    match hint {
+        Some(hint) if hint.offset == offset && hint.base_offset == segment.base_offset => {
+            let header = segment.header_at(hint.position)?;
+            Ok(header.map(|header| (hint.position, header)))
+        }
+        _ => segment.find(offset),
     }
 }
 
@@ -618,7 +386,7 @@ fn read_batches(
     first: &BatchHeader,
     read: &Read,
     upper: i64,
-) -> Result<(Bytes, Option<i64>), LogError> {
+) -> io::Result<(Bytes, Option<i64>)> {
     let length = if read.at_least_one_batch {
         read.max_bytes.max(first.size_bytes())
     } else {
@@ -627,7 +395,7 @@ fn read_batches(
     if length < first.size_bytes() {
         return Ok((Bytes::new(), None));
     }
-    let mut bytes = segment.read(position, length).map_err(|error| storage(&error))?;
+    let mut bytes = segment.read(position, length)?;
     let (mut end, mut next) = (0, None);
     while let Ok(header) = BatchHeader::parse(&bytes[end..]) {
         let after = end + header.size_bytes();

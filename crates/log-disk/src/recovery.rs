@@ -41,7 +41,7 @@ pub(crate) struct Trust {
     pub(crate) log_start: i64,
 }
 
-pub(crate) fn load(folder: &Path, trust: Trust, config: &LogConfig, now_ms: i64) -> io::Result<Loaded> {
+pub(crate) fn load(folder: &Arc<Path>, trust: Trust, config: &LogConfig, now_ms: i64) -> io::Result<Loaded> {
     let bases = tidy(folder)?;
     let mut segments: Vec<Arc<Segment>> = Vec::new();
     let mut scanned = Vec::new();
@@ -162,7 +162,7 @@ fn length(metadata: &fs::Metadata) -> io::Result<u32> {
 }
 
 /// A segment that needs no recovery, and its end; `None` when it turns out that it does.
-fn open_trusted(folder: &Path, base: i64, next: Option<i64>) -> io::Result<Option<(Segment, i64)>> {
+fn open_trusted(folder: &Arc<Path>, base: i64, next: Option<i64>) -> io::Result<Option<(Segment, i64)>> {
     let metadata = files::segment_file(folder, base, "log").metadata()?;
     let opened =
         Segment::open(folder, base, length(&metadata)?, modified_ms(&metadata)).and_then(|segment| {
@@ -170,8 +170,13 @@ fn open_trusted(folder: &Path, base: i64, next: Option<i64>) -> io::Result<Optio
                 Some(next) => next,
                 None => end_of(&segment)?,
             };
-            // Times that are in no index would be lost to searches and retention.
-            let indexed = segment.size() == 0 || segment.max_timestamp().is_some() || has_no_times(&segment)?;
+            // Without its indexes every search would read the segment, and times would be lost to retention.
+            let timed = match segment.max_timestamp() {
+                Some(newest) => (base..end).contains(&newest.offset),
+                None => has_no_times(&segment)?,
+            };
+            let indexed = segment.size() == 0 || (timed && segment.offsets.is_there());
+            segment.mark_synced();
             Ok(indexed.then_some((segment, end)))
         });
     match opened {
@@ -216,7 +221,7 @@ struct Recovered {
 }
 
 /// Reads a whole segment, cuts it behind the last good batch and makes its indexes anew.
-fn recover(folder: &Path, base: i64, config: &LogConfig) -> io::Result<Recovered> {
+fn recover(folder: &Arc<Path>, base: i64, config: &LogConfig) -> io::Result<Recovered> {
     for extension in ["index", "timeindex"] {
         files::remove_if_there(&files::segment_file(folder, base, extension))?;
     }

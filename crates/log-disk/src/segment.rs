@@ -8,13 +8,14 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use milena_log::Prepared;
 use milena_protocol::records::{BatchHeader, HEADER_BYTES};
 
 use crate::files;
+use crate::handle::Handle;
 use crate::index::{OffsetIndex, TimeEntry, TimeIndex};
 
 const NO_TIMESTAMP: i64 = -1;
@@ -22,8 +23,7 @@ const NO_TIMESTAMP: i64 = -1;
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) base_offset: i64,
-    folder: PathBuf,
-    file: OnceLock<Arc<File>>,
+    log: Handle,
     size: AtomicU32,
     pub(crate) offsets: OffsetIndex,
     pub(crate) times: TimeIndex,
@@ -41,7 +41,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// Starts an empty segment.
     pub(crate) fn create(
-        folder: &Path,
+        folder: &Arc<Path>,
         base_offset: i64,
         now_ms: i64,
         preallocate: Option<u64>,
@@ -55,7 +55,12 @@ impl Segment {
             .open(path)?;
         if let Some(bytes) = preallocate {
             // Kept apart from the file's size, so that the end of the file stays the end of the log.
-            rustix::fs::fallocate(file.as_fd(), rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes)?;
+            match rustix::fs::fallocate(file.as_fd(), rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
+                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                    tracing::warn!(folder = %folder.display(), "preallocate=true: this file system cannot");
+                }
+                other => other?,
+            }
         }
         let segment = Self::open(folder, base_offset, 0, now_ms)?;
         segment.offsets.clear()?;
@@ -67,9 +72,9 @@ impl Segment {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] when an index is not plausible and must be made anew.
-    pub(crate) fn open(folder: &Path, base_offset: i64, size: u32, created_ms: i64) -> io::Result<Self> {
-        let offsets = OffsetIndex::open(folder, base_offset)?;
-        let times = TimeIndex::open(folder, base_offset)?;
+    pub(crate) fn open(folder: &Arc<Path>, base_offset: i64, size: u32, created_ms: i64) -> io::Result<Self> {
+        let offsets = OffsetIndex::load(folder, base_offset)?;
+        let times = TimeIndex::load(folder, base_offset)?;
         if !offsets.is_plausible(size)? {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -79,8 +84,7 @@ impl Segment {
         let last = times.last()?;
         Ok(Self {
             base_offset,
-            folder: folder.to_owned(),
-            file: OnceLock::new(),
+            log: Handle::new(folder, base_offset, "log"),
             size: AtomicU32::new(size),
             offsets,
             times,
@@ -94,17 +98,32 @@ impl Segment {
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        files::segment_file(&self.folder, self.base_offset, "log")
+        self.log.path()
     }
 
-    pub(crate) fn file(&self) -> io::Result<&Arc<File>> {
-        if self.file.get().is_none() {
-            let file = File::options().read(true).write(true).open(self.path())?;
-            let _ = self.file.set(Arc::new(file));
-        }
-        self.file
-            .get()
-            .ok_or_else(|| io::Error::other("the segment is not open"))
+    pub(crate) fn file(&self) -> io::Result<Arc<File>> {
+        self.log.open()
+    }
+
+    /// Closes the files that nobody used since the last call.
+    pub(crate) fn close_if_idle(&self) {
+        self.log.close_if_idle();
+        self.offsets.close_if_idle();
+        self.times.close_if_idle();
+    }
+
+    /// Gives back what was reserved behind the end.
+    pub(crate) fn release_preallocated(&self) -> io::Result<()> {
+        self.file()?.set_len(u64::from(self.size()))
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Says that everything in it was synced by an earlier run.
+    pub(crate) fn mark_synced(&self) {
+        self.synced.store(true, Ordering::Release);
     }
 
     /// Bytes that readers may see.
@@ -144,7 +163,7 @@ impl Segment {
             .checked_add(size)
             .ok_or_else(|| io::Error::other("the segment is full"))?;
         let file = self.file()?;
-        if let Err(error) = write_all_vectored_at(file, &header, &batch.payload, u64::from(position)) {
+        if let Err(error) = write_all_vectored_at(&file, &header, &batch.payload, u64::from(position)) {
             // The bytes behind the end are not part of the log; recovery would cut them too.
             let _ = file.set_len(u64::from(position));
             return Err(error);
@@ -193,7 +212,11 @@ impl Segment {
     /// Puts the largest time into the index, so that it outlasts this run.
     pub(crate) fn finish_times(&self) -> io::Result<()> {
         match self.max_timestamp() {
-            Some(entry) => self.times.push(entry),
+            Some(entry) => {
+                // Kafka's tools take it that an index of times has one of offsets beside it, if only an empty one.
+                self.offsets.open()?;
+                self.times.push(entry)
+            }
             None => Ok(()),
         }
     }
@@ -230,14 +253,11 @@ impl Segment {
         let there = (self.size() - position.min(self.size())) as usize;
         let length = length.min(there);
         let mut bytes = Vec::with_capacity(length);
+        let file = self.file()?;
         while bytes.len() < length {
             let at = u64::from(position) + bytes.len() as u64;
             // Reads into what the vector has reserved, which may be a little more than asked for.
-            let read = rustix::io::pread(
-                self.file()?.as_fd(),
-                rustix::buffer::spare_capacity(&mut bytes),
-                at,
-            )?;
+            let read = rustix::io::pread(file.as_fd(), rustix::buffer::spare_capacity(&mut bytes), at)?;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -260,9 +280,15 @@ impl Segment {
 
     /// Renames the segment's files to `.deleted`, and gives the new names.
     pub(crate) fn retire(&self) -> io::Result<Vec<PathBuf>> {
+        // A reader that still holds the segment reads on from the open files.
+        if self.size() > 0 {
+            self.file()?;
+            self.offsets.open()?;
+            self.times.open()?;
+        }
         let mut retired = Vec::new();
         for extension in ["log", "index", "timeindex", "txnindex"] {
-            let path = files::segment_file(&self.folder, self.base_offset, extension);
+            let path = self.path().with_extension(extension);
             let mut new = path.as_os_str().to_owned();
             new.push(files::DELETED_SUFFIX);
             match fs::rename(&path, &new) {

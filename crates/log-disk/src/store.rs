@@ -1,6 +1,6 @@
 //! All partitions below the log directories.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub struct DiskLogStore {
 struct Shared {
     directories: Vec<Arc<Directory>>,
     logs: Mutex<HashMap<PartitionId, Arc<DiskLog>>>,
+    /// Held while a log is opened: two logs must never write to one folder.
+    opening: Mutex<()>,
     /// The latest time that somebody told, for work that brings none.
     now_ms: AtomicI64,
 }
@@ -51,6 +53,7 @@ impl DiskLogStore {
             shared: Arc::new(Shared {
                 directories,
                 logs: Mutex::new(HashMap::new()),
+                opening: Mutex::new(()),
                 now_ms: AtomicI64::new(now_ms),
             }),
         })
@@ -92,6 +95,10 @@ impl Shared {
         config: LogConfig,
         observer: Arc<dyn WatermarkObserver>,
     ) -> io::Result<Arc<DiskLog>> {
+        let _one_at_a_time = lock(&self.opening);
+        if lock(&self.logs).contains_key(&id) {
+            return Err(io::Error::other(format!("{id} is open already")));
+        }
         let directory = Arc::clone(self.directory_for(&id)?);
         let path = directory.path.join(id.to_string());
         if path.is_dir() {
@@ -209,8 +216,17 @@ impl Shared {
 
     fn close(&self) -> io::Result<()> {
         self.each_log("close", DiskLog::close)?;
+        let logs = lock(&self.logs);
         for directory in &self.directories {
-            directory.mark_clean()?;
+            // What this run did not open is as clean as the last run left it.
+            let unopened = || -> io::Result<bool> {
+                let open: HashSet<&str> = logs.values().map(|log| log.folder.as_str()).collect();
+                let folders = directory.folders()?;
+                Ok(folders.iter().any(|folder| !open.contains(folder.as_str())))
+            };
+            if directory.was_clean || !unopened()? {
+                directory.mark_clean()?;
+            }
         }
         Ok(())
     }

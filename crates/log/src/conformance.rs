@@ -17,6 +17,8 @@ use crate::{
 /// Makes an empty store.
 pub type Maker<'a> = &'a dyn Fn() -> Arc<dyn LogStore>;
 
+type Case = fn(Maker<'_>);
+
 pub const NOW_MS: i64 = 1_700_000_000_000;
 
 /// Waits for an engine's future on this thread.
@@ -120,7 +122,7 @@ fn appended(log: &dyn PartitionLog, append: Append) -> Appended {
 /// # Panics
 /// When the engine does not conform.
 pub fn run(make: Maker<'_>) {
-    let cases: &[(&str, fn(Maker<'_>))] = &[
+    let cases: &[(&str, Case)] = &[
         ("offsets are given in order", offsets_are_given_in_order),
         ("reads give whole batches", reads_give_whole_batches),
         (

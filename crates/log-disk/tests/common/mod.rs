@@ -1,0 +1,91 @@
+//! What the tests of the disk engine share. A crash is a store that is dropped without `close`: what
+//! was written is in the page cache, as after the end of a process.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part of it, and a test may panic"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use milena_log::conformance::{self, NOW_MS, Seen, wait};
+use milena_log::{Append, LogConfig, LogStore, PartitionLog, Read, ReadBound};
+use milena_log_disk::DiskLogStore;
+use milena_protocol::records::{BatchBuilder, batches};
+
+pub(crate) type Log = Arc<dyn PartitionLog>;
+
+pub(crate) fn store(dir: &Path) -> DiskLogStore {
+    DiskLogStore::open(vec![dir.to_owned()], NOW_MS).unwrap()
+}
+
+pub(crate) fn open(dir: &Path, config: &LogConfig) -> (DiskLogStore, Log, Arc<Seen>) {
+    let store = store(dir);
+    let (log, seen) = conformance::open(&store, config.clone());
+    (store, log, seen)
+}
+
+pub(crate) fn close(store: DiskLogStore, log: Log) {
+    wait(store.close()).unwrap();
+    drop((store, log));
+}
+
+/// A small log whose segments hold a few batches each.
+pub(crate) fn small() -> LogConfig {
+    LogConfig {
+        segment_bytes: 600,
+        index_interval_bytes: 150,
+        file_delete_delay_ms: 1000,
+        ..LogConfig::default()
+    }
+}
+
+pub(crate) fn plain(timestamps: &[i64]) -> Append {
+    conformance::append(BatchBuilder::new(), timestamps, 40)
+}
+
+pub(crate) fn append(log: &Log, append: Append) -> i64 {
+    wait(log.append(append)).unwrap().base_offset
+}
+
+/// First and last offsets of all batches that can be read, each found by its own read.
+pub(crate) fn contents(log: &Log) -> Vec<(i64, i64)> {
+    let mut found = Vec::new();
+    let mut offset = log.watermarks().log_start;
+    while offset < log.watermarks().high_watermark {
+        let records = read(log, offset);
+        let batch = batches(&records).next().unwrap().unwrap();
+        batch.check_crc().unwrap();
+        found.push((batch.header.base_offset, batch.header.last_offset()));
+        offset = batch.header.next_offset();
+    }
+    found
+}
+
+pub(crate) fn read(log: &Log, offset: i64) -> Bytes {
+    let result = wait(log.read(Read {
+        offset,
+        max_bytes: 1,
+        at_least_one_batch: true,
+        bound: ReadBound::HighWatermark,
+    }));
+    result.unwrap().records
+}
+
+pub(crate) fn folder(dir: &Path) -> PathBuf {
+    dir.join("conformance-0")
+}
+
+/// Names of the partition's files that end so.
+pub(crate) fn files(dir: &Path, suffix: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder(dir))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(suffix))
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,284 @@
+//! What rolls, what leaves a log, and when its bytes are freed.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Log, append, contents, files, folder, open, plain, small};
+use milena_log::conformance::{self, NOW_MS, wait};
+use milena_log::{Append, CleanupPolicy, LogConfig, LogStore};
+use milena_protocol::records::BatchBuilder;
+
+fn fill(log: &Log, times: impl IntoIterator<Item = i64>) {
+    for time in times {
+        append(log, plain(&[time]));
+    }
+}
+
+fn segments(dir: &Path) -> usize {
+    files(dir, ".log").len()
+}
+
+#[test]
+fn a_segment_rolls_when_it_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, log, _) = open(dir.path(), &small());
+    fill(&log, [0; 20]);
+    let names = files(dir.path(), ".log");
+    assert!(names.len() > 3, "{names:?}");
+    for name in &names {
+        assert!(fs::metadata(folder(dir.path()).join(name)).unwrap().len() <= 600);
+    }
+    assert_eq!(contents(&log).len(), 20);
+}
+
+#[test]
+fn a_segment_rolls_when_the_records_are_segment_ms_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        segment_ms: 100,
+        ..LogConfig::default()
+    };
+    let (_store, log, _) = open(dir.path(), &config);
+    fill(&log, [-1000, -950, -900, -899, -850]);
+    assert_eq!(
+        files(dir.path(), ".log"),
+        ["00000000000000000000.log", "00000000000000000003.log"]
+    );
+}
+
+#[test]
+fn jitter_rolls_earlier_but_never_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        segment_ms: 100,
+        segment_jitter_ms: 100,
+        ..LogConfig::default()
+    };
+    let (_store, log, _) = open(dir.path(), &config);
+    fill(&log, -300..0);
+    let bases: Vec<i64> = files(dir.path(), ".log")
+        .iter()
+        .map(|name| name[..20].parse().unwrap())
+        .collect();
+    let lengths: Vec<i64> = bases.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(lengths.iter().all(|length| *length <= 101), "{lengths:?}");
+    assert!(lengths.iter().any(|length| *length <= 100), "{lengths:?}");
+}
+
+#[test]
+fn a_segment_rolls_when_an_index_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        index_interval_bytes: 0,
+        segment_index_bytes: 48,
+        ..LogConfig::default()
+    };
+    let (_store, log, _) = open(dir.path(), &config);
+    fill(&log, 0..20);
+    assert!(segments(dir.path()) >= 4);
+    for kind in [".index", ".timeindex"] {
+        for name in files(dir.path(), kind) {
+            let length = fs::metadata(folder(dir.path()).join(&name)).unwrap().len();
+            assert!(length <= 48, "{name}: {length}");
+        }
+    }
+}
+
+#[test]
+fn retention_by_time_drops_whole_segments_and_frees_them_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        retention_ms: 1000,
+        ..small()
+    };
+    let (store, log, _) = open(dir.path(), &config);
+    fill(&log, (0..20).map(|at| at * 100));
+    let before = segments(dir.path());
+    wait(store.maintain(NOW_MS + 2000));
+    let start = log.watermarks().log_start;
+    assert!(
+        start > 0 && start <= 11,
+        "only what is older than 1000 ms: {start}"
+    );
+    assert!(segments(dir.path()) < before);
+    assert!(!files(dir.path(), ".deleted").is_empty());
+    log.update_config(small());
+    wait(store.maintain(NOW_MS + 2999));
+    assert!(!files(dir.path(), ".deleted").is_empty());
+    wait(store.maintain(NOW_MS + 3000));
+    assert!(
+        files(dir.path(), ".deleted").is_empty(),
+        "file.delete.delay.ms is over"
+    );
+}
+
+#[test]
+fn the_active_segment_is_rolled_when_it_expires() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        retention_ms: 1000,
+        ..LogConfig::default()
+    };
+    let (store, log, seen) = open(dir.path(), &config);
+    fill(&log, [0; 5]);
+    wait(store.maintain(NOW_MS + 1000));
+    assert_eq!(log.watermarks().log_start, 0, "not older than retention.ms yet");
+    wait(store.maintain(NOW_MS + 1001));
+    assert_eq!(log.watermarks().log_start, 5);
+    assert_eq!(files(dir.path(), ".log"), ["00000000000000000005.log"]);
+    assert_eq!(append(&log, plain(&[0])), 5);
+    drop((store, log, seen));
+    let (_store, log, _) = open(dir.path(), &config);
+    assert_eq!(contents(&log), [(5, 5)]);
+}
+
+#[test]
+fn retention_by_size_keeps_at_least_what_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        retention_bytes: 1500,
+        ..small()
+    };
+    let (store, log, _) = open(dir.path(), &config);
+    fill(&log, [0; 40]);
+    assert!(log.size_bytes() > 3000);
+    wait(store.maintain(NOW_MS));
+    let size = log.size_bytes();
+    assert!(
+        (1500..1500 + 600).contains(&size),
+        "whole segments above the limit only: {size}"
+    );
+    let left = contents(&log);
+    assert_eq!(left.first().unwrap().0, log.watermarks().log_start);
+    assert_eq!(left.last().unwrap().1, 39);
+}
+
+#[test]
+fn neither_unlimited_nor_compacted_topics_lose_records_to_retention() {
+    let compacted = CleanupPolicy {
+        delete: false,
+        compact: true,
+    };
+    for config in [
+        LogConfig {
+            retention_ms: -1,
+            ..small()
+        },
+        LogConfig {
+            retention_ms: 1,
+            retention_bytes: 1,
+            cleanup_policy: compacted,
+            ..small()
+        },
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, log, _) = open(dir.path(), &config);
+        fill(&log, [0; 20]);
+        wait(store.maintain(NOW_MS + (1 << 40)));
+        assert_eq!(contents(&log).len(), 20);
+    }
+}
+
+#[test]
+fn a_reader_of_a_segment_that_is_dropped_is_told_where_the_log_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, log, _) = open(dir.path(), &small());
+    fill(&log, [0; 20]);
+    wait(log.delete_records(15)).unwrap();
+    let error = wait(log.read(milena_log::Read {
+        offset: 3,
+        max_bytes: 100,
+        at_least_one_batch: true,
+        bound: milena_log::ReadBound::HighWatermark,
+    }));
+    assert!(matches!(
+        error,
+        Err(milena_log::LogError::OffsetOutOfRange { log_start: 15, .. })
+    ));
+    assert!(
+        files(dir.path(), ".deleted").len() >= 3,
+        "segments below the start are gone at once"
+    );
+}
+
+#[test]
+fn producers_expire_by_their_last_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        producer_id_expiration_ms: 500,
+        ..LogConfig::default()
+    };
+    let (store, log, _) = open(dir.path(), &config);
+    let batch: Append = conformance::append(BatchBuilder::new().producer(5, 0, 0), &[0], 1);
+    append(&log, batch);
+    wait(store.maintain(NOW_MS + 499));
+    assert_eq!(log.producers().len(), 1);
+    wait(store.maintain(NOW_MS + 500));
+    assert_eq!(log.producers().len(), 0);
+}
+
+fn recovery_point(dir: &Path) -> Option<String> {
+    let text = fs::read_to_string(dir.join("recovery-point-offset-checkpoint")).unwrap();
+    text.lines().last().map(str::to_owned)
+}
+
+#[test]
+fn flush_messages_and_flush_ms_move_the_recovery_point() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        flush_messages: 3,
+        ..LogConfig::default()
+    };
+    let (store, log, _) = open(dir.path(), &config);
+    fill(&log, [0; 5]);
+    wait(store.maintain(NOW_MS));
+    assert_eq!(recovery_point(dir.path()).as_deref(), Some("conformance 0 3"));
+    log.update_config(LogConfig {
+        flush_ms: 10,
+        ..LogConfig::default()
+    });
+    wait(store.maintain(NOW_MS + 9));
+    assert_eq!(recovery_point(dir.path()).as_deref(), Some("conformance 0 3"));
+    wait(store.maintain(NOW_MS + 10));
+    assert_eq!(recovery_point(dir.path()).as_deref(), Some("conformance 0 5"));
+}
+
+#[test]
+fn rolled_segments_are_synced_and_trusted_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log, _) = open(dir.path(), &small());
+    fill(&log, [0; 20]);
+    wait(store.maintain(NOW_MS));
+    drop((store, log));
+    let names = files(dir.path(), ".log");
+    let point = recovery_point(dir.path()).unwrap();
+    let active = names.last().unwrap()[..20].parse::<i64>().unwrap();
+    assert_eq!(point, format!("conformance 0 {active}"));
+    // A changed byte below the recovery point would be found by a scan, and cut.
+    let path = folder(dir.path()).join(&names[0]);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (_store, log, _) = open(dir.path(), &small());
+    assert_eq!(log.watermarks().log_end, 20);
+}
+
+#[test]
+fn preallocation_leaves_the_end_of_the_file_at_the_end_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        preallocate: true,
+        segment_bytes: 100_000,
+        ..LogConfig::default()
+    };
+    let (store, log, _) = open(dir.path(), &config);
+    fill(&log, [0; 5]);
+    let path = folder(dir.path()).join("00000000000000000000.log");
+    assert_eq!(fs::metadata(&path).unwrap().len(), log.size_bytes());
+    drop((store, log));
+    let (_store, log, _) = open(dir.path(), &config);
+    assert_eq!(contents(&log).len(), 5);
+}

@@ -8,6 +8,7 @@ must find nothing wrong in any file.
 """
 
 import glob
+import itertools
 import os
 import random
 import sys
@@ -26,6 +27,8 @@ KILLS = int(os.environ.get("KILLS", "3" if AGAINST_KAFKA else "100"))
 SEED = int(os.environ.get("SEED", "20"))
 PARTITIONS = 2
 SEGMENT_BYTES = 1024 * 1024
+STEP = 15
+PAUSE_S = 0.006
 PADDING = "x" * 300
 GROUP = "kill-group"
 # librdkafka's pauses, small: the broker is back within milliseconds. It would write a line for each refused connection.
@@ -63,7 +66,7 @@ class Writer(threading.Thread):
 
     def run(self):
         while not self.stopping.is_set():
-            for _ in range(20):
+            for _ in range(STEP):
                 number = self.sent
                 self.sent += 1
                 try:
@@ -76,8 +79,8 @@ class Writer(threading.Thread):
                     break
             if self.stepwise:
                 self.producer.flush(60)
-            else:
-                self.producer.poll(0.004)
+            # Fast enough that every kill finds work under way, slow enough that Python can check all of it.
+            self.producer.poll(PAUSE_S)
         left = self.producer.flush(60)
         if left:
             self.fault = f"{left} records of {self.topic} were neither acknowledged nor refused"
@@ -86,9 +89,10 @@ class Writer(threading.Thread):
         with self.lock:
             return len(self.acknowledged)
 
-    def told(self):
+    def told_since(self, count):
+        """The acknowledgements after the first `count`, in the order in which they came."""
         with self.lock:
-            return dict(self.acknowledged)
+            return list(itertools.islice(self.acknowledged.items(), count, None))
 
 
 class Committer(threading.Thread):
@@ -134,6 +138,8 @@ class Auditor:
     def __init__(self, writer):
         self.writer = writer
         self.log = [[] for _ in range(PARTITIONS)]
+        self.compared = 0
+        self.ordered = [0] * PARTITIONS
 
     def read_on(self, bootstrap, whole=False):
         """Reads from where it was (or all, a second time) to the end that the broker names now."""
@@ -160,16 +166,26 @@ class Auditor:
         reader.close()
         return log
 
-    def compare(self, told, log=None):
+    def newly_told(self):
+        told = self.writer.told_since(self.compared)
+        self.compared += len(told)
+        return told
+
+    def compare_new(self, told):
+        """Compares what is new since the last time: what was read before is kept here and does not change."""
+        self.compare(told, self.log, since=self.ordered)
+        self.ordered = [len(lines) for lines in self.log]
+
+    def compare(self, told, log, since=(0,) * PARTITIONS):
         """Everything that was told is in the log, where it was told; what was sent is there in order, at most once."""
-        log = log or self.log
-        for (partition, offset), number in told.items():
+        for (partition, offset), number in told:
             require(offset < len(log[partition]), "an acknowledged record is there", f"{self.writer.topic} {partition} {offset}")
             require(
                 log[partition][offset] == number, "an acknowledged offset is never given to other bytes",
                 f"{self.writer.topic} {partition} {offset}: {log[partition][offset]}, told for {number}",
             )
         for partition, lines in enumerate(log):
+            lines = lines[max(0, since[partition] - 1):]
             wrong = [(offset, a, b) for offset, (a, b) in enumerate(zip(lines, lines[1:])) if a >= b]
             require(not wrong, "records are in order and once", f"{self.writer.topic} {partition}: {wrong[:5]}, once: {len(set(lines)) == len(lines)}")
 
@@ -236,12 +252,12 @@ def main():
         busy = lambda: all(writer.count() >= goal for writer, goal in zip(writers, goals)) and committer.acknowledged >= commits
         wait_for(f"the load goes on before kill {kill}", busy, pause=0.001)
         broker.kill()
-        told = [writer.told() for writer in writers]
+        told = [auditor.newly_told() for auditor in auditors]
         committed = committer.acknowledged
         starts.append(broker.start())
         for auditor, known in zip(auditors, told):
             auditor.read_on(bootstrap)
-            auditor.compare(known)
+            auditor.compare_new(known)
         verify_commit(bootstrap, committer, committed)
         faults = [writer.fault for writer in writers if writer.fault]
         require(not faults, "the producers are told nothing impossible", faults)
@@ -264,7 +280,7 @@ def finish(broker, writers, auditors):
         require(writer.fault is None, "every record got an answer", writer.fault)
         seen = [list(lines) for lines in auditor.log]
         everything = auditor.read_on(broker.bootstrap(), whole=True)
-        auditor.compare(writer.told(), everything)
+        auditor.compare(writer.told_since(0), everything)
         for before, after in zip(seen, everything):
             require(after[:len(before)] == before, "what a consumer has read once never changes", writer.topic)
         total += sum(len(lines) for lines in everything)

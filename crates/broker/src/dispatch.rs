@@ -24,39 +24,6 @@ use crate::context::{ConnectionInfo, RequestContext};
 use crate::handlers;
 use crate::outcome::{BoxFuture, Outcome};
 
-/// Every API that is implemented, in the order of its key: what ApiVersions tells.
-pub(crate) const ADVERTISED: &[ApiKey] = &[
-    ApiKey::Produce,
-    ApiKey::Fetch,
-    ApiKey::ListOffsets,
-    ApiKey::Metadata,
-    ApiKey::OffsetCommit,
-    ApiKey::OffsetFetch,
-    ApiKey::FindCoordinator,
-    ApiKey::JoinGroup,
-    ApiKey::Heartbeat,
-    ApiKey::LeaveGroup,
-    ApiKey::SyncGroup,
-    ApiKey::DescribeGroups,
-    ApiKey::ListGroups,
-    ApiKey::ApiVersions,
-    ApiKey::CreateTopics,
-    ApiKey::DeleteTopics,
-    ApiKey::DeleteRecords,
-    ApiKey::InitProducerId,
-    ApiKey::OffsetForLeaderEpoch,
-    ApiKey::DescribeConfigs,
-    ApiKey::AlterConfigs,
-    ApiKey::DescribeLogDirs,
-    ApiKey::CreatePartitions,
-    ApiKey::DeleteGroups,
-    ApiKey::IncrementalAlterConfigs,
-    ApiKey::OffsetDelete,
-    ApiKey::DescribeCluster,
-    ApiKey::DescribeProducers,
-    ApiKey::DescribeTopicPartitions,
-];
-
 /// One answer as frames of bytes, ready for the socket.
 pub(crate) type Frames = Vec<Bytes>;
 
@@ -75,19 +42,60 @@ impl<R> From<R> for Outcome<R> {
     }
 }
 
-/// Decodes the body, calls the handler (which gives the response or an [`Outcome`] of it) and
-/// encodes what it answers.
-macro_rules! handle {
-    ($request:ty, $handler:path, $broker:expr, $context:expr, $body:expr) => {
-        match decode_body::<$request>($context, $body) {
-            Err(why) => Reply::Close(why),
-            Ok(request) => {
-                let outcome: Outcome<<$request as Request>::Response> =
-                    $handler($broker, $context, request).await.into();
-                encode_outcome($context, outcome)
+/// The table from APIs to their handlers, in the order of keys. A handler takes the decoded request
+/// and gives the response or an [`Outcome`] of it.
+macro_rules! apis {
+    ($($api:ident: $request:ident => handlers::$handler:ident,)*) => {
+        /// Every API that is implemented: what ApiVersions tells.
+        pub(crate) const ADVERTISED: &[ApiKey] = &[$(ApiKey::$api),*];
+
+        /// Decodes the body, calls the handler and encodes what it answers.
+        async fn answer(broker: &Arc<Broker>, context: &RequestContext, body: Reader) -> Reply {
+            match context.api_key {
+                $(ApiKey::$api => match decode_body::<$request>(context, body) {
+                    Ok(request) => {
+                        let outcome: Outcome<<$request as Request>::Response> =
+                            handlers::$handler::handle(broker, context, request).await.into();
+                        encode_outcome(context, outcome)
+                    }
+                    Err(why) => Reply::Close(why),
+                },)*
+                other => Reply::Close(format!("{} is not implemented", other.name())),
             }
         }
     };
+}
+
+apis! {
+    Produce: ProduceRequest => handlers::produce,
+    Fetch: FetchRequest => handlers::fetch,
+    ListOffsets: ListOffsetsRequest => handlers::list_offsets,
+    Metadata: MetadataRequest => handlers::metadata,
+    OffsetCommit: OffsetCommitRequest => handlers::offset_commit,
+    OffsetFetch: OffsetFetchRequest => handlers::offset_fetch,
+    FindCoordinator: FindCoordinatorRequest => handlers::find_coordinator,
+    JoinGroup: JoinGroupRequest => handlers::join_group,
+    Heartbeat: HeartbeatRequest => handlers::heartbeat,
+    LeaveGroup: LeaveGroupRequest => handlers::leave_group,
+    SyncGroup: SyncGroupRequest => handlers::sync_group,
+    DescribeGroups: DescribeGroupsRequest => handlers::describe_groups,
+    ListGroups: ListGroupsRequest => handlers::list_groups,
+    ApiVersions: ApiVersionsRequest => handlers::api_versions,
+    CreateTopics: CreateTopicsRequest => handlers::create_topics,
+    DeleteTopics: DeleteTopicsRequest => handlers::delete_topics,
+    DeleteRecords: DeleteRecordsRequest => handlers::delete_records,
+    InitProducerId: InitProducerIdRequest => handlers::init_producer_id,
+    OffsetForLeaderEpoch: OffsetForLeaderEpochRequest => handlers::offset_for_leader_epoch,
+    DescribeConfigs: DescribeConfigsRequest => handlers::describe_configs,
+    AlterConfigs: AlterConfigsRequest => handlers::alter_configs,
+    DescribeLogDirs: DescribeLogDirsRequest => handlers::describe_log_dirs,
+    CreatePartitions: CreatePartitionsRequest => handlers::create_partitions,
+    DeleteGroups: DeleteGroupsRequest => handlers::delete_groups,
+    IncrementalAlterConfigs: IncrementalAlterConfigsRequest => handlers::incremental_alter_configs,
+    OffsetDelete: OffsetDeleteRequest => handlers::offset_delete,
+    DescribeCluster: DescribeClusterRequest => handlers::describe_cluster,
+    DescribeProducers: DescribeProducersRequest => handlers::describe_producers,
+    DescribeTopicPartitions: DescribeTopicPartitionsRequest => handlers::describe_topic_partitions,
 }
 
 /// Handles one frame (without its length prefix).
@@ -108,207 +116,7 @@ pub(crate) async fn dispatch(broker: &Arc<Broker>, connection: &Arc<ConnectionIn
         }
         Err(Undecodable::Close(why)) => return Reply::Close(why),
     };
-    let context = &context;
-    match context.api_key {
-        ApiKey::Metadata => handle!(MetadataRequest, handlers::metadata::handle, broker, context, body),
-        ApiKey::ApiVersions => handle!(
-            ApiVersionsRequest,
-            handlers::api_versions::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::CreateTopics => handle!(
-            CreateTopicsRequest,
-            handlers::create_topics::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::DeleteTopics => handle!(
-            DeleteTopicsRequest,
-            handlers::delete_topics::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::DescribeConfigs => {
-            handle!(
-                DescribeConfigsRequest,
-                handlers::describe_configs::handle,
-                broker,
-                context,
-                body
-            )
-        }
-        ApiKey::AlterConfigs => handle!(
-            AlterConfigsRequest,
-            handlers::alter_configs::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::DescribeLogDirs => {
-            handle!(
-                DescribeLogDirsRequest,
-                handlers::describe_log_dirs::handle,
-                broker,
-                context,
-                body
-            )
-        }
-        ApiKey::CreatePartitions => {
-            handle!(
-                CreatePartitionsRequest,
-                handlers::create_partitions::handle,
-                broker,
-                context,
-                body
-            )
-        }
-        ApiKey::IncrementalAlterConfigs => {
-            handle!(
-                IncrementalAlterConfigsRequest,
-                handlers::incremental_alter_configs::handle,
-                broker,
-                context,
-                body
-            )
-        }
-        ApiKey::DescribeCluster => {
-            handle!(
-                DescribeClusterRequest,
-                handlers::describe_cluster::handle,
-                broker,
-                context,
-                body
-            )
-        }
-        ApiKey::DescribeTopicPartitions => {
-            handle!(
-                DescribeTopicPartitionsRequest,
-                handlers::describe_topic_partitions::handle,
-                broker,
-                context,
-                body
-            )
-        }
-        ApiKey::Produce => handle!(ProduceRequest, handlers::produce::handle, broker, context, body),
-        ApiKey::Fetch => handle!(FetchRequest, handlers::fetch::handle, broker, context, body),
-        ApiKey::ListOffsets => handle!(
-            ListOffsetsRequest,
-            handlers::list_offsets::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::OffsetCommit => handle!(
-            OffsetCommitRequest,
-            handlers::offset_commit::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::OffsetFetch => handle!(
-            OffsetFetchRequest,
-            handlers::offset_fetch::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::FindCoordinator => handle!(
-            FindCoordinatorRequest,
-            handlers::find_coordinator::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::JoinGroup => handle!(
-            JoinGroupRequest,
-            handlers::join_group::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::Heartbeat => handle!(
-            HeartbeatRequest,
-            handlers::heartbeat::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::LeaveGroup => handle!(
-            LeaveGroupRequest,
-            handlers::leave_group::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::SyncGroup => handle!(
-            SyncGroupRequest,
-            handlers::sync_group::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::DescribeGroups => handle!(
-            DescribeGroupsRequest,
-            handlers::describe_groups::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::ListGroups => handle!(
-            ListGroupsRequest,
-            handlers::list_groups::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::DeleteRecords => handle!(
-            DeleteRecordsRequest,
-            handlers::delete_records::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::InitProducerId => handle!(
-            InitProducerIdRequest,
-            handlers::init_producer_id::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::OffsetForLeaderEpoch => handle!(
-            OffsetForLeaderEpochRequest,
-            handlers::offset_for_leader_epoch::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::DeleteGroups => handle!(
-            DeleteGroupsRequest,
-            handlers::delete_groups::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::OffsetDelete => handle!(
-            OffsetDeleteRequest,
-            handlers::offset_delete::handle,
-            broker,
-            context,
-            body
-        ),
-        ApiKey::DescribeProducers => handle!(
-            DescribeProducersRequest,
-            handlers::describe_producers::handle,
-            broker,
-            context,
-            body
-        ),
-        other => Reply::Close(format!("{} is not implemented", other.name())),
-    }
+    answer(broker, &context, body).await
 }
 
 enum Undecodable {

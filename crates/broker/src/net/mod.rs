@@ -224,20 +224,25 @@ async fn accept(
     let stopped = shared.broker.stop.stopped();
     tokio::pin!(stopped);
     let mut settings = shared.broker.topics.settings().current();
+    let mut was_full = false;
     loop {
         let current = shared.broker.topics.settings().current();
         if !Arc::ptr_eq(&settings, &current) {
             quotas.set_limits(ConnectionLimits::new(&current, connections_for_descriptors()).await);
             settings = current;
         }
-        if quotas.is_full()
+        let is_full = quotas.is_full();
+        if is_full
+            && !was_full
             && let Some(left_out) = shared.log_limit.admit()
         {
+            let max = quotas.max();
             warn!(
-                "max.connections is reached: new connections wait{}",
+                "{max} connections are open, which is the limit: new ones wait{}",
                 suffix(left_out)
             );
         }
+        was_full = is_full;
         let accepted = tokio::select! {
             () = stopped.as_mut() => return connections,
             // Tasks that ended leave the set at once: it is as large as what is open.

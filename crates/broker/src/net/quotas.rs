@@ -146,6 +146,11 @@ impl ConnectionQuotas {
         counts.total >= counts.limits.max
     }
 
+    /// `max.connections`, or as many as the process has descriptors for.
+    pub(super) fn max(&self) -> usize {
+        self.counts().limits.max
+    }
+
     /// `Err` is the limit that the address has reached.
     pub(super) fn enter(&self, ip: IpAddr, slot: Slot) -> Result<Place, usize> {
         let ip = ip.to_canonical();

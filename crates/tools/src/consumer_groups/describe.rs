@@ -191,9 +191,7 @@ fn assignment_text(partitions: &[TopicPartition]) -> String {
 
 fn members(described: &Described, verbose: bool) {
     let group = &described.group;
-    if !announce(described, group.members.len()) {
-        return;
-    }
+    announce(described, group.members.len());
     let width =
         |least: usize, lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0).max(least);
     let groups = group.group_id.len().max(15);
@@ -306,7 +304,11 @@ async fn state(client: &mut Client, described: &Described, verbose: bool) -> Too
     print(
         &group.group_id,
         &coordinator,
-        &group.protocol_data,
+        if group.protocol_data.is_empty() {
+            MISSING
+        } else {
+            &group.protocol_data
+        },
         &group.group_state,
         [MISSING; 2],
         &count,

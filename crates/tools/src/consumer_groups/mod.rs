@@ -339,9 +339,18 @@ async fn list(client: &mut Client, options: &Options) -> ToolResult {
     };
     print("GROUP", "TYPE", "STATE");
     for (id, group) in &groups {
-        print(id, &group.group_type, &group.group_state);
+        print(id, type_name(&group.group_type), &group.group_state);
     }
     Ok(())
+}
+
+/// A group's type as Kafka's command writes it.
+fn type_name(protocol: &str) -> &str {
+    match protocol {
+        "classic" => "Classic",
+        "consumer" => "Consumer",
+        other => other,
+    }
 }
 
 /// The groups that the flags name.

@@ -182,6 +182,7 @@ pub(crate) async fn handle(
 fn start_appends(broker: &Arc<Broker>, context: &RequestContext, request: ProduceRequest) -> Vec<TopicSteps> {
     let by_id = context.api_version >= TOPIC_IDS_VERSION;
     let whole = refuse_all(&request);
+    let acks = request.acks;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for data in request.topic_data {
         let topic = if by_id {
@@ -202,7 +203,7 @@ fn start_appends(broker: &Arc<Broker>, context: &RequestContext, request: Produc
                 (None, None) if by_id => Err(ErrorCode::UnknownTopicId.into()),
                 (None, None) => Err(ErrorCode::UnknownTopicOrPartition.into()),
                 (None, Some(topic)) => {
-                    start_append(broker, context, topic, partition.index, partition.records)
+                    start_append(broker, context, acks, topic, partition.index, partition.records)
                 }
             };
             partitions.push((partition.index, step.unwrap_or_else(Step::Refused)));
@@ -243,11 +244,15 @@ fn refuse_all(request: &ProduceRequest) -> Option<ErrorCode> {
 fn start_append(
     broker: &Broker,
     context: &RequestContext,
+    acks: i16,
     topic: &Topic,
     index: i32,
     batch: Option<Bytes>,
 ) -> Result<Step, Refusal> {
     let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if acks == ACKS_ALL && !partition.has_enough_replicas() {
+        return Err(ErrorCode::NotEnoughReplicas.into());
+    }
     let batch = batch.ok_or(ErrorCode::InvalidRecord)?;
     if topic.is_internal() && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(ErrorCode::InvalidTopicException.into());

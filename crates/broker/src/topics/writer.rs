@@ -328,9 +328,10 @@ impl Topics {
 
     /// What the topic's configs and the broker's defaults come to reaches its logs.
     fn apply_configs(&self, topic: &Topic) {
-        let config = self.settings.log_config(&topic.overrides);
+        let settings = self.settings.topic(&topic.overrides);
         for partition in &topic.partitions {
-            partition.update_config(config.clone());
+            partition.update_config(settings.log.clone());
+            partition.set_min_insync_replicas(settings.min_insync_replicas);
         }
     }
 
@@ -365,7 +366,7 @@ impl Topics {
         overrides: &Overrides,
         leader_epoch: i32,
     ) -> Result<Vec<Arc<Partition>>, LogError> {
-        let config = self.settings.log_config(overrides);
+        let settings = self.settings.topic(overrides);
         let mut partitions = Vec::with_capacity(indexes.len());
         for partition in indexes {
             let id = PartitionId {
@@ -373,7 +374,9 @@ impl Topics {
                 topic_id: id,
                 partition,
             };
-            partitions.push(Partition::open(&self.logs, id, config.clone(), leader_epoch).await?);
+            let opened = Partition::open(&self.logs, id, settings.log.clone(), leader_epoch).await?;
+            opened.set_min_insync_replicas(settings.min_insync_replicas);
+            partitions.push(opened);
             // Opening works on the disk; thousands of partitions must not hold up who else is here.
             tokio::task::yield_now().await;
         }

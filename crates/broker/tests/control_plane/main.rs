@@ -11,4 +11,5 @@ mod configs;
 mod connections;
 mod hostile;
 mod metadata;
+mod raw;
 mod topics;

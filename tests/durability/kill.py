@@ -32,7 +32,11 @@ PAUSE_S = 0.006
 PADDING = "x" * 300
 GROUP = "kill-group"
 # librdkafka's pauses, small: the broker is back within milliseconds. It would write a line for each refused connection.
-SOON = {"reconnect.backoff.ms": 5, "reconnect.backoff.max.ms": 40, "retry.backoff.ms": 5, "retry.backoff.max.ms": 40, "log_level": 0}
+SOON = {
+    "reconnect.backoff.ms": 5, "reconnect.backoff.max.ms": 40, "retry.backoff.ms": 5, "retry.backoff.max.ms": 40,
+    # Else it forgets the only broker and asks for leaders once a second.
+    "metadata.recovery.strategy": "none", "log_level": 0,
+}
 FAULTS = [
     "isvalid: false", "Non-consecutive offsets", "Mismatches in", "timestamp mismatch", "out of order timestamp", "Exception",
     "sanity check", "Could not",
@@ -80,7 +84,8 @@ class Writer(threading.Thread):
             if self.stepwise:
                 self.producer.flush(60)
             # Fast enough that every kill finds work under way, slow enough that Python can check all of it.
-            self.producer.poll(PAUSE_S)
+            self.producer.poll(0)
+            self.stopping.wait(PAUSE_S)
         left = self.producer.flush(60)
         if left:
             self.fault = f"{left} records of {self.topic} were neither acknowledged nor refused"

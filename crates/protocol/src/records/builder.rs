@@ -174,7 +174,7 @@ fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Batch, RecordError, batches, validate};
+    use super::super::{Batch, RecordError, Validated, batches, validate};
     use super::*;
 
     fn record(i: i64) -> NewRecord {
@@ -218,6 +218,162 @@ mod tests {
             for (i, read) in records.into_iter().enumerate() {
                 assert_eq!(read.offset, i as i64);
                 assert_eq!(NewRecord::from(read), record(i as i64), "{codec:?}");
+            }
+        }
+    }
+
+    /// What Kafka 4.3.1's `MemoryRecords.withIdempotentRecords` makes of [`record`] 0 to 39: a codec and
+    /// the batch in hexadecimal digits on each line.
+    const JAVA_BATCHES: &str = include_str!("java_batches.txt");
+
+    fn from_hex(text: &str) -> Bytes {
+        (0..text.len() / 2)
+            .map(|at| u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn batches_of_the_java_client_are_read_with_every_codec() {
+        let mut codecs = Vec::new();
+        for line in JAVA_BATCHES.lines() {
+            let (codec, hex) = line.split_once(' ').unwrap();
+            let bytes = from_hex(hex);
+            let Validated { batch: read, summary } = validate(&bytes).unwrap();
+            assert_eq!(read.header.compression().unwrap().name(), codec);
+            assert_eq!((summary.min_timestamp, summary.max_timestamp), (1_000, 1_390));
+            let header = read.header;
+            assert_eq!(
+                (header.producer_id, header.producer_epoch, header.base_sequence),
+                (7, 1, 5)
+            );
+            let records: Vec<_> = read
+                .records(1 << 20)
+                .unwrap()
+                .map(|it| NewRecord::from(it.unwrap()))
+                .collect();
+            assert_eq!(records, (0..40).map(record).collect::<Vec<_>>(), "{codec}");
+            if codec == "none" {
+                let ours = batch(Compression::None, 40);
+                assert_eq!(ours, bytes, "what needs no codec is the same to the byte");
+            }
+            codecs.push(codec);
+        }
+        assert_eq!(codecs, Compression::ALL.map(Compression::name));
+    }
+
+    /// A good batch with another header, and the CRC that fits it.
+    fn with_header(change: impl FnOnce(&mut BatchHeader)) -> Bytes {
+        let good = batch(Compression::None, 3);
+        let mut header = BatchHeader::parse(&good).unwrap();
+        change(&mut header);
+        header.seal(&good[HEADER_BYTES..]);
+        let mut bytes = header.to_bytes().to_vec();
+        bytes.extend_from_slice(&good[HEADER_BYTES..]);
+        Bytes::from(bytes)
+    }
+
+    #[test]
+    fn a_header_that_no_producer_may_send_is_refused_with_kafkas_code() {
+        type Change = fn(&mut BatchHeader);
+        let cases: [(Change, crate::ErrorCode); 11] = [
+            (|it| it.magic = 0, crate::ErrorCode::InvalidRecord),
+            (|it| it.magic = 1, crate::ErrorCode::InvalidRecord),
+            (|it| it.base_offset = 1, crate::ErrorCode::InvalidRecord),
+            (|it| it.record_count = 0, crate::ErrorCode::InvalidRecord),
+            (|it| it.record_count = -1, crate::ErrorCode::InvalidRecord),
+            (|it| it.last_offset_delta = 7, crate::ErrorCode::InvalidRecord),
+            (|it| it.attributes |= 0x20, crate::ErrorCode::InvalidRecord),
+            (|it| it.producer_epoch = -1, crate::ErrorCode::InvalidRecord),
+            (|it| it.base_sequence = -1, crate::ErrorCode::InvalidRecord),
+            (
+                |it| it.attributes |= 5,
+                crate::ErrorCode::UnsupportedCompressionType,
+            ),
+            (
+                |it| it.attributes |= 7,
+                crate::ErrorCode::UnsupportedCompressionType,
+            ),
+        ];
+        for (at, (change, code)) in cases.into_iter().enumerate() {
+            let error = validate(&with_header(change)).unwrap_err();
+            assert_eq!(error.code(), code, "case {at}: {error}");
+        }
+        assert!(validate(&with_header(|_| {})).is_ok());
+    }
+
+    /// A batch of one record with these bytes behind its length.
+    fn with_record(body: &[u8], codec: Compression) -> Bytes {
+        let mut payload = Vec::new();
+        varint::put(&mut payload, body.len() as i64);
+        payload.extend_from_slice(body);
+        let payload = compression::compress(codec, None, &payload).unwrap();
+        let mut one = BatchBuilder::new();
+        one.push(&record(0));
+        let mut header = BatchHeader::parse(&one.build().unwrap()).unwrap();
+        header.set_compression(codec);
+        header.batch_length = (HEADER_BYTES - LOG_OVERHEAD_BYTES + payload.len()) as i32;
+        header.seal(&payload);
+        let mut bytes = header.to_bytes().to_vec();
+        bytes.extend_from_slice(&payload);
+        Bytes::from(bytes)
+    }
+
+    #[test]
+    fn a_record_that_lies_is_an_invalid_record_with_every_codec() {
+        // Attributes, timestamp delta, offset delta, key length, value length, header count.
+        let good = [0, 0, 0, 1, 1, 0];
+        let bad: [&[u8]; 10] = [
+            &[0, 0, 2, 1, 1, 0],                                                 // offset delta 1
+            &[0, 0, 0, 3, 1, 0],                                                 // key length -2
+            &[0, 0, 0, 20, 1, 0],                                                // key longer than the record
+            &[0, 0, 0, 0xfe, 0xff, 0xff, 0xff, 0x0f, 1, 0],                      // key of 2 GiB
+            &[0, 0, 0, 1, 1, 1],                                                 // -1 headers
+            &[0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f],                      // 2 billion headers
+            &[0, 0, 0, 1, 1, 2, 1, 1],                                           // a header without a key
+            &[0, 0, 0, 1, 1, 0, 0],                                              // a byte too many
+            &[0, 0, 0, 1, 1],                                                    // a byte too few
+            &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], // a varint without end
+        ];
+        for codec in Compression::ALL {
+            assert!(validate(&with_record(&good, codec)).is_ok(), "{codec:?}");
+            for (at, body) in bad.iter().enumerate() {
+                let bytes = with_record(body, codec);
+                let error = validate(&bytes).unwrap_err();
+                assert_eq!(
+                    error.code(),
+                    crate::ErrorCode::InvalidRecord,
+                    "{codec:?} {at}: {error}"
+                );
+                // The lazy iterator does not trust the batch either.
+                let read = Batch::parse(&bytes).unwrap().records(1 << 20).unwrap();
+                assert!(
+                    at == 0 || read.last().is_none_or(|last| last.is_err()),
+                    "{codec:?} {at}"
+                );
+            }
+        }
+    }
+
+    proptest::proptest! {
+        /// Whoever can compute a CRC can send anything.
+        #[test]
+        fn changed_records_with_a_fitting_crc_never_pass_and_then_fail(
+            codec in 0usize..5,
+            changes in proptest::collection::vec((0usize..4000, proptest::num::u8::ANY), 1..6),
+        ) {
+            let good = batch(Compression::ALL[codec], 12);
+            let mut payload = good[HEADER_BYTES..].to_vec();
+            let length = payload.len();
+            for (at, byte) in changes {
+                payload[at % length] = byte;
+            }
+            let mut header = BatchHeader::parse(&good).unwrap();
+            header.seal(&payload);
+            let mut bytes = header.to_bytes().to_vec();
+            bytes.extend_from_slice(&payload);
+            if let Ok(validated) = validate(&Bytes::from(bytes)) {
+                let records = validated.batch.records(1 << 24).unwrap();
+                proptest::prop_assert_eq!(records.filter(Result::is_ok).count(), 12);
             }
         }
     }

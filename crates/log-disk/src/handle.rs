@@ -62,10 +62,15 @@ impl Handle {
         Ok(file)
     }
 
+    /// Closes the file. It is opened again when it is needed; whoever holds it keeps it.
+    pub(crate) fn close(&self) {
+        lock(&self.file).take();
+    }
+
     /// Closes the file if nobody asked for it since the last call. Whoever holds it keeps it.
     pub(crate) fn close_if_idle(&self) {
         if !self.used.swap(false, Ordering::Relaxed) {
-            lock(&self.file).take();
+            self.close();
         }
     }
 }

@@ -128,6 +128,10 @@ impl OffsetIndex {
         self.entries.handle.close_if_idle();
     }
 
+    pub(crate) fn close(&self) {
+        self.entries.handle.close();
+    }
+
     /// Whether there is a file.
     pub(crate) fn is_there(&self) -> bool {
         self.entries.handle.path().exists()
@@ -203,6 +207,10 @@ impl TimeIndex {
 
     pub(crate) fn close_if_idle(&self) {
         self.entries.handle.close_if_idle();
+    }
+
+    pub(crate) fn close(&self) {
+        self.entries.handle.close();
     }
 
     fn entry(&self, bytes: &[u8; 12]) -> TimeEntry {

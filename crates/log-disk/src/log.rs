@@ -130,6 +130,8 @@ impl DiskLog {
             producers,
             epochs,
         } = recovery::load(&path, trust, &config, now_ms)?;
+        // A start looks into every log, most of which are quiet then.
+        segments.iter().for_each(|segment| segment.close());
         let state = State {
             config: Arc::new(config),
             segments,
@@ -353,6 +355,7 @@ impl DiskLog {
         self.flush(&mut state, now_ms)?;
         snapshot::write(&self.path, state.log_end, &state.producers)?;
         state.closed = Some(LogError::Storage("the broker is shutting down".into()));
+        state.segments.iter().for_each(|segment| segment.close());
         Ok(state.log_end)
     }
 }

@@ -112,6 +112,12 @@ impl Segment {
         self.times.close_if_idle();
     }
 
+    pub(crate) fn close(&self) {
+        self.log.close();
+        self.offsets.close();
+        self.times.close();
+    }
+
     /// Gives back what was reserved behind the end.
     pub(crate) fn release_preallocated(&self) -> io::Result<()> {
         self.file()?.set_len(u64::from(self.size()))

@@ -6,10 +6,14 @@
 //!
 //! `acks=0` is not answered, and an error closes the connection, so that the producer notices and
 //! looks its metadata up again. `acks=1` is answered when the log has accepted the batch, `acks=-1`
-//! when the high watermark has passed it. `min.insync.replicas` cannot fail: Kafka compares it with
-//! the replicas there are, and here that is one.
+//! when the high watermark has passed it.
 //!
-//! Differences from Kafka: transactions are not implemented yet. A transactional batch is refused
+//! Differences from Kafka: `acks=-1` is refused with NOT_ENOUGH_REPLICAS where `min.insync.replicas`
+//! asks for more than the one replica there is. Kafka compares it with the replicas that the topic
+//! has, so with a replication factor of one it takes such a batch whatever the setting says; here
+//! the setting is obeyed and not passed over in silence.
+//!
+//! Also: transactions are not implemented yet. A transactional batch is refused
 //! with INVALID_TXN_STATE, Kafka's answer for a partition that is not part of the transaction,
 //! which no client retries (and TRANSACTIONAL_ID_AUTHORIZATION_FAILED when the request has no
 //! transactional id, as in Kafka). A null batch is INVALID_RECORD, not an unknown server error. And

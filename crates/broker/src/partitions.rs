@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use milena_log::{
@@ -27,8 +27,6 @@ pub(crate) struct Partition {
     log: Arc<dyn PartitionLog>,
     leader_epoch: i32,
     config: RwLock<Arc<LogConfig>>,
-    /// `min.insync.replicas`: with one replica, more than one refuses `acks=all`.
-    min_insync_replicas: AtomicI32,
     deleted: AtomicBool,
     waiters: Arc<Waiters>,
 }
@@ -55,7 +53,6 @@ impl Partition {
             log,
             leader_epoch,
             config: RwLock::new(Arc::new(config)),
-            min_insync_replicas: AtomicI32::new(1),
             deleted: AtomicBool::new(false),
             waiters,
         }))
@@ -85,15 +82,6 @@ impl Partition {
     pub(crate) fn update_config(&self, config: LogConfig) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.clone());
         self.log.update_config(config);
-    }
-
-    /// Whether a write with `acks=all` would be on as many replicas as the topic asks for.
-    pub(crate) fn has_enough_replicas(&self) -> bool {
-        self.min_insync_replicas.load(Ordering::Relaxed) <= 1
-    }
-
-    pub(crate) fn set_min_insync_replicas(&self, replicas: i32) {
-        self.min_insync_replicas.store(replicas, Ordering::Relaxed);
     }
 
     /// The topic is gone: whoever waits here is woken and finds out.

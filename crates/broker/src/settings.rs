@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use milena_log::LogConfig;
 use milena_protocol::ErrorCode;
 use tracing::error;
 
 use crate::api_error::ApiError;
-use crate::config::{self, BrokerConfig, ConfigError, TopicSettings};
+use crate::config::{self, BrokerConfig, ConfigError};
 use crate::topics::Overrides;
 
 /// Whose settings.
@@ -108,16 +109,13 @@ impl Settings {
 
     /// What a topic with these overrides runs with. They were validated when they were set; if this
     /// program knows better now, the broker's defaults are better than no topic.
-    pub(crate) fn topic(&self, overrides: &Overrides) -> TopicSettings {
+    pub(crate) fn log_config(&self, overrides: &Overrides) -> LogConfig {
         let current = self.current();
         match current.topic_settings(overrides) {
-            Ok(settings) => settings,
+            Ok(settings) => settings.log,
             Err(why) => {
                 error!("a topic's configs cannot be applied, the defaults are: {why}");
-                TopicSettings {
-                    log: current.log.clone(),
-                    min_insync_replicas: current.min_insync_replicas,
-                }
+                current.log.clone()
             }
         }
     }

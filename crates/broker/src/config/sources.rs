@@ -227,7 +227,7 @@ fn is_security(name: &str) -> bool {
 
 /// Settings that change what this broker does, or that are checked because they could not (the last
 /// ones). What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 73] = [
+const WITH_EFFECT: [&str; 72] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
@@ -280,7 +280,6 @@ const WITH_EFFECT: [&str; 73] = [
     "max.incremental.fetch.session.cache.slots",
     "max.request.partition.size.limit",
     "message.max.bytes",
-    "min.insync.replicas",
     "node.id",
     "num.partitions",
     "offset.metadata.max.bytes",

@@ -6,14 +6,10 @@
 //!
 //! `acks=0` is not answered, and an error closes the connection, so that the producer notices and
 //! looks its metadata up again. `acks=1` is answered when the log has accepted the batch, `acks=-1`
-//! when the high watermark has passed it.
+//! when the high watermark has passed it. `min.insync.replicas` cannot fail: Kafka compares it with
+//! the replicas there are, and here that is one.
 //!
-//! Differences from Kafka: `acks=-1` is refused with NOT_ENOUGH_REPLICAS where `min.insync.replicas`
-//! asks for more than the one replica there is. Kafka compares it with the replicas that the topic
-//! has, so with a replication factor of one it takes such a batch whatever the setting says; here
-//! the setting is obeyed and not passed over in silence.
-//!
-//! Also: transactions are not implemented yet. A transactional batch is refused
+//! Differences from Kafka: transactions are not implemented yet. A transactional batch is refused
 //! with INVALID_TXN_STATE, Kafka's answer for a partition that is not part of the transaction,
 //! which no client retries (and TRANSACTIONAL_ID_AUTHORIZATION_FAILED when the request has no
 //! transactional id, as in Kafka). A null batch is INVALID_RECORD, not an unknown server error. And
@@ -186,7 +182,6 @@ pub(crate) async fn handle(
 fn start_appends(broker: &Arc<Broker>, context: &RequestContext, request: ProduceRequest) -> Vec<TopicSteps> {
     let by_id = context.api_version >= TOPIC_IDS_VERSION;
     let whole = refuse_all(&request);
-    let acks = request.acks;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for data in request.topic_data {
         let topic = if by_id {
@@ -207,7 +202,7 @@ fn start_appends(broker: &Arc<Broker>, context: &RequestContext, request: Produc
                 (None, None) if by_id => Err(ErrorCode::UnknownTopicId.into()),
                 (None, None) => Err(ErrorCode::UnknownTopicOrPartition.into()),
                 (None, Some(topic)) => {
-                    start_append(broker, context, acks, topic, partition.index, partition.records)
+                    start_append(broker, context, topic, partition.index, partition.records)
                 }
             };
             partitions.push((partition.index, step.unwrap_or_else(Step::Refused)));
@@ -248,15 +243,11 @@ fn refuse_all(request: &ProduceRequest) -> Option<ErrorCode> {
 fn start_append(
     broker: &Broker,
     context: &RequestContext,
-    acks: i16,
     topic: &Topic,
     index: i32,
     batch: Option<Bytes>,
 ) -> Result<Step, Refusal> {
     let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    if acks == ACKS_ALL && !partition.has_enough_replicas() {
-        return Err(ErrorCode::NotEnoughReplicas.into());
-    }
     let batch = batch.ok_or(ErrorCode::InvalidRecord)?;
     if topic.is_internal() && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(ErrorCode::InvalidTopicException.into());

@@ -328,10 +328,9 @@ impl Topics {
 
     /// What the topic's configs and the broker's defaults come to reaches its logs.
     fn apply_configs(&self, topic: &Topic) {
-        let settings = self.settings.topic(&topic.overrides);
+        let config = self.settings.log_config(&topic.overrides);
         for partition in &topic.partitions {
-            partition.update_config(settings.log.clone());
-            partition.set_min_insync_replicas(settings.min_insync_replicas);
+            partition.update_config(config.clone());
         }
     }
 
@@ -366,7 +365,7 @@ impl Topics {
         overrides: &Overrides,
         leader_epoch: i32,
     ) -> Result<Vec<Arc<Partition>>, LogError> {
-        let settings = self.settings.topic(overrides);
+        let config = self.settings.log_config(overrides);
         let mut partitions = Vec::with_capacity(indexes.len());
         for partition in indexes {
             let id = PartitionId {
@@ -374,9 +373,7 @@ impl Topics {
                 topic_id: id,
                 partition,
             };
-            let opened = Partition::open(&self.logs, id, settings.log.clone(), leader_epoch).await?;
-            opened.set_min_insync_replicas(settings.min_insync_replicas);
-            partitions.push(opened);
+            partitions.push(Partition::open(&self.logs, id, config.clone(), leader_epoch).await?);
             // Opening works on the disk; thousands of partitions must not hold up who else is here.
             tokio::task::yield_now().await;
         }

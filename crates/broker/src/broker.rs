@@ -89,8 +89,11 @@ impl Broker {
         let Engines { logs, facts } = engines;
         let stop = Stop::new();
         let settings = Arc::new(Settings::new(config.clone()));
-        let loaded = Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings).await?;
-        let groups = Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop).await?;
+        // Together, so that the fact store syncs once for both.
+        let (loaded, groups) = tokio::try_join!(
+            Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings),
+            Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop),
+        )?;
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
         let broker = Arc::new(Self {
             producer_ids: ProducerIds::new(facts.clone()),

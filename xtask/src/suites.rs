@@ -74,6 +74,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "tools",
+        proves: "Milena's tools print what Kafka's print",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/parity.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(6),
+        only_milena: true,
+    },
+    Suite {
         name: "java",
         proves: "the Java console and performance tools",
         needs: &[Needs::Kafka, Needs::Python],

@@ -248,7 +248,7 @@ async fn matching(client: &mut Client, options: &Options) -> ToolResult<Vec<Stri
 fn ensure_found(found: &[String], options: &Options) -> ToolResult {
     match options.get("topic") {
         Some(topic) if !topic.is_empty() && found.is_empty() && !options.has("if-exists") => Err(
-            ToolError::Failed(format!("Topic 'Optional[{topic}]' does not exist as expected")),
+            ToolError::Failed(format!("Topic '{topic}' does not exist as expected")),
         ),
         _ => Ok(()),
     }

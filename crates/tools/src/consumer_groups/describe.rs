@@ -191,10 +191,11 @@ fn assignment_text(partitions: &[TopicPartition]) -> String {
 
 fn members(described: &Described, verbose: bool) {
     let group = &described.group;
-    announce(described, group.members.len());
+    let shown = announce(described, group.members.len());
     let width =
         |least: usize, lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0).max(least);
-    let groups = group.group_id.len().max(15);
+    // Kafka's command measures the group's name only where rows follow.
+    let groups = if shown { group.group_id.len().max(15) } else { 15 };
     let consumers = width(15, &mut group.members.iter().map(|member| member.member_id.len()));
     let hosts = width(
         15,
@@ -218,12 +219,7 @@ fn members(described: &Described, verbose: bool) {
         .iter()
         .map(|member| assignment_text(&assignment(&member.member_assignment)))
         .collect();
-    let assignments = texts
-        .iter()
-        .map(String::len)
-        .max()
-        .unwrap_or(0)
-        .max("CURRENT-ASSIGNMENT".len());
+    let assignments = texts.iter().map(String::len).max().unwrap_or(0).max(20);
     let print = |id: &str, consumer: &str, instance: &str, host: &str, client: &str, count: &str| {
         print!("{id:<groups$} {consumer:<consumers$} ");
         if has_instances {

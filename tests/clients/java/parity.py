@@ -1,0 +1,163 @@
+"""Milena's tools and Apache Kafka's print the same, asked of the same broker.
+
+Read-only commands are run by both and compared. Commands that change something are run by each on an entity of its own,
+whose name is then masked. Java prints some lists in the order of a hash map, so lines are compared sorted.
+"""
+
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "python"))
+
+from checks import KAFKA_BIN, MILENA, Process, must, require, wait_for
+
+import subprocess
+
+BOOTSTRAP = ["--bootstrap-server", os.environ["BOOTSTRAP"]]
+WORK = os.environ["WORK"]
+
+
+def execute(command, stdin):
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout
+
+
+def ours(tool, arguments, stdin=""):
+    return execute([MILENA, tool, *BOOTSTRAP, *arguments], stdin)
+
+
+def theirs(tool, arguments, stdin=""):
+    return execute([f"{KAFKA_BIN}/{tool}", *BOOTSTRAP, *arguments], stdin)
+
+
+def canonical(text):
+    """Lines, sorted, and overrides sorted; column padding and topic ids left out."""
+    text = re.sub(r"TopicId: \S+", "TopicId: ID", text)
+    text = re.sub(r"(?<=Configs: )\S+", lambda found: ",".join(sorted(found[0].split(","))), text)
+    return sorted(line.rstrip() for line in text.splitlines())
+
+
+def same(tool, *arguments, sentence=None):
+    """Both are asked the same and print the same."""
+    mine, reference = ours(tool, arguments), theirs(tool, arguments)
+    sentence = sentence or f"{tool} {' '.join(arguments)}"
+    must(mine[0] == reference[0], f"{sentence}: exit code", f"{mine} instead of {reference}")
+    must(canonical(mine[1]) == canonical(reference[1]), sentence, f"\n{mine[1]}\ninstead of\n{reference[1]}")
+
+
+def alike(tool, *arguments, stdin=""):
+    """Each does it to an entity of its own: OWN stands for its name."""
+    results = []
+    for run, name in ((ours, "owna"), (theirs, "ownb")):
+        code, text = run(tool, [argument.replace("OWN", name) for argument in arguments], stdin)
+        results.append((code, canonical(text.replace(name, "OWN"))))
+    must(results[0] == results[1], f"{tool} {' '.join(arguments)}", f"{results[0]} instead of {results[1]}")
+
+
+def topics():
+    alike("kafka-topics", "--create", "--topic", "OWN", "--partitions", "3", "--replication-factor", "1")
+    alike("kafka-topics", "--create", "--topic", "OWN")
+    alike("kafka-topics", "--create", "--topic", "OWN", "--if-not-exists")
+    alike("kafka-topics", "--create", "--topic", "OWN.with_both", "--config", "retention.ms=1000", "--config", "max.message.bytes=2000")
+    alike("kafka-topics", "--create", "--topic", "OWN-manual", "--replica-assignment", "1,1")
+    alike("kafka-topics", "--create", "--topic", "OWN-bad", "--replication-factor", "3")
+    alike("kafka-topics", "--create", "--topic", "OWN-bad", "--partitions", "0")
+    alike("kafka-topics", "--create", "--topic", "not/a/name")
+    same("kafka-topics", "--list")
+    same("kafka-topics", "--list", "--topic", "own.*")
+    same("kafka-topics", "--describe")
+    same("kafka-topics", "--describe", "--topic", "owna")
+    same("kafka-topics", "--describe", "--topics-with-overrides")
+    same("kafka-topics", "--describe", "--under-replicated-partitions")
+    same("kafka-topics", "--describe", "--at-min-isr-partitions")
+    same("kafka-topics", "--describe", "--topic", "none")
+    same("kafka-topics", "--describe", "--topic", "none", "--if-exists")
+    same("kafka-topics", "--list", "--describe")
+    same("kafka-topics", "--describe", "--partitions", "3")
+    alike("kafka-topics", "--alter", "--topic", "OWN", "--partitions", "5")
+    alike("kafka-topics", "--alter", "--topic", "OWN", "--partitions", "2")
+    alike("kafka-topics", "--delete", "--topic", "OWN-manual")
+    alike("kafka-topics", "--delete", "--topic", "OWN-manual")
+    alike("kafka-topics", "--delete", "--topic", "OWN-manual", "--if-exists")
+
+
+def configs():
+    alike("kafka-configs", "--alter", "--topic", "OWN", "--add-config", "cleanup.policy=[compact,delete],segment.bytes=1048576")
+    same("kafka-configs", "--describe", "--topic", "owna")
+    same("kafka-configs", "--describe", "--entity-type", "topics", "--entity-name", "owna", "--all")
+    same("kafka-configs", "--describe", "--entity-type", "topics")
+    alike("kafka-configs", "--alter", "--entity-type", "topics", "--entity-name", "OWN", "--delete-config", "cleanup.policy")
+    same("kafka-configs", "--describe", "--topic", "owna")
+    same("kafka-configs", "--describe", "--topic", "none")
+    same("kafka-configs", "--describe", "--broker", "1")
+    same("kafka-configs", "--describe", "--broker-defaults")
+    same("kafka-configs", "--describe", "--entity-type", "brokers")
+    alike("kafka-configs", "--alter", "--topic", "OWN", "--add-config", "no.such.config=1")
+
+
+def consoles():
+    lines = "h:1\tkey-1:one\nh:2,g:3\tkey-2:two\nh:4\tkey-1:NULL\n"
+    format_in = ["parse.key=true", "key.separator=:", "parse.headers=true", "null.marker=NULL"]
+    properties = [part for one in format_in for part in ("--reader-property", one)]
+    alike("kafka-console-producer", "--topic", "OWN", *properties, stdin=lines)
+    alike("kafka-console-producer", "--topic", "OWN", "--compression-codec", "lz4", stdin="plain\n")
+    alike("kafka-console-producer", "--topic", "OWN", *properties, stdin="no separator\n")
+    format_out = ["print.key=true", "print.headers=true", "print.partition=true", "print.offset=true"]
+    properties = [part for one in format_out for part in ("--formatter-property", one)]
+    for topic in ("owna", "ownb"):
+        for codec in ([], ["--isolation-level", "read_committed"]):
+            same("kafka-console-consumer", "--topic", topic, "--from-beginning", "--max-messages", "4", *properties, *codec)
+    alike("kafka-console-consumer", "--topic", "OWN", "--from-beginning", "--max-messages", "4", "--group", "group-OWN")
+    same("kafka-console-consumer", "--topic", "owna", "--partition", "0", "--offset", "earliest", "--timeout-ms", "2000")
+    same("kafka-console-consumer", "--topic", "owna", "--from-beginning", "--offset", "1", "--partition", "0")
+
+
+def offsets():
+    same("kafka-get-offsets")
+    for time in ("earliest", "latest", "max-timestamp", "-1", "-2", "1000", "9999999999999"):
+        same("kafka-get-offsets", "--topic", "own.*", "--time", time)
+    same("kafka-get-offsets", "--topic-partitions", "owna:0-2,ownb:1,.*both")
+    same("kafka-get-offsets", "--topic", "owna", "--partitions", "0,2")
+    same("kafka-get-offsets", "--topic", "none")
+    same("kafka-get-offsets", "--time", "nonsense")
+
+
+def groups():
+    same("kafka-consumer-groups", "--list")
+    same("kafka-consumer-groups", "--list", "--state")
+    same("kafka-consumer-groups", "--list", "--state", "Empty", "--type")
+    for view in ([], ["--offsets", "--verbose"], ["--members"], ["--state"], ["--state", "--verbose"]):
+        same("kafka-consumer-groups", "--describe", "--all-groups", *view)
+    for scenario in (["--to-earliest"], ["--to-latest"], ["--shift-by", "-1"], ["--to-offset", "1"], ["--to-current"], ["--to-datetime", "2020-01-01T00:00:00.000Z"]):
+        same("kafka-consumer-groups", "--reset-offsets", "--group", "group-owna", "--all-topics", "--dry-run", *scenario)
+    same("kafka-consumer-groups", "--reset-offsets", "--group", "group-owna", "--topic", "owna:0,1", "--to-earliest", "--export", "--dry-run")
+    alike("kafka-consumer-groups", "--reset-offsets", "--group", "group-OWN", "--topic", "OWN", "--to-earliest", "--execute")
+    same("kafka-consumer-groups", "--describe", "--group", "group-owna")
+    same("kafka-consumer-groups", "--describe", "--group", "none")
+    member = Process([MILENA, "kafka-console-consumer", *BOOTSTRAP, "--topic", "owna", "--group", "group-owna"])
+    wait_for("the group has a member", lambda: "Stable" in ours("kafka-consumer-groups", ["--list", "--state"])[1])
+    for view in ([], ["--members"], ["--members", "--verbose"], ["--state"]):
+        same("kafka-consumer-groups", "--describe", "--group", "group-owna", *view, sentence=f"kafka-consumer-groups --describe {' '.join(view)} of a group with a member")
+    same("kafka-consumer-groups", "--delete", "--group", "group-owna", sentence="kafka-consumer-groups --delete of a group with a member")
+    same("kafka-consumer-groups", "--reset-offsets", "--group", "group-owna", "--all-topics", "--to-earliest", "--dry-run", sentence="kafka-consumer-groups --reset-offsets of a group with a member")
+    member.interrupt()
+    alike("kafka-consumer-groups", "--delete-offsets", "--group", "group-OWN", "--topic", "OWN:0")
+    alike("kafka-consumer-groups", "--delete", "--group", "group-OWN")
+    alike("kafka-consumer-groups", "--delete", "--group", "group-OWN")
+
+
+def main():
+    topics()
+    configs()
+    consoles()
+    offsets()
+    groups()
+    same("kafka-broker-api-versions")
+    installed = os.path.join(WORK, "bin")
+    require(subprocess.run([MILENA, "install-tools", installed], capture_output=True).returncode == 0, "install-tools ends well")
+    listed = subprocess.run([os.path.join(installed, "kafka-topics.sh"), *BOOTSTRAP, "--list"], capture_output=True, text=True)
+    must("owna" in listed.stdout.split(), "an installed kafka-topics.sh works by its name", listed)
+
+
+main()

@@ -119,6 +119,11 @@ impl Directory {
         }
     }
 
+    /// Makes all that was written below it durable.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(&self.path)?)?)
+    }
+
     /// Says that every log in it was closed.
     pub(crate) fn mark_clean(&self) -> io::Result<()> {
         files::replace(

@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) now_ms: i64,
     /// Where the last read stopped, so that the next one of the same consumer need not search.
     read_hint: Option<ReadHint>,
+    /// See [`DiskLog::is_changed`].
+    changed: bool,
     pub(crate) closed: Option<LogError>,
 }
 
@@ -132,7 +134,9 @@ impl DiskLog {
         } = recovery::load(&path, trust, &config, now_ms)?;
         // A start looks into every log, most of which are quiet then.
         segments.iter().for_each(|segment| segment.close());
+        let changed = segments.iter().any(|segment| !segment.is_synced());
         let state = State {
+            changed,
             config: Arc::new(config),
             segments,
             log_start,
@@ -182,6 +186,7 @@ impl DiskLog {
             self.roll(&mut state, append.now_ms)
                 .map_err(|error| storage(&error))?;
         }
+        state.changed = true;
         state
             .active()?
             .append(&prepared, config.index_interval_bytes)
@@ -342,18 +347,29 @@ impl DiskLog {
         lock(&self.state).config.file_delete_delay_ms
     }
 
-    /// Makes everything durable so that the next start trusts it; gives the recovery point.
-    pub(crate) fn close(&self) -> io::Result<i64> {
+    /// Whether anything was appended, or had to be recovered, in this run.
+    pub(crate) fn is_changed(&self) -> bool {
+        lock(&self.state).changed
+    }
+
+    /// Writes down all that the next start trusts, and refuses everything from now on; gives the
+    /// recovery point. With `sync` it is on the disk then; without, the caller sees to that.
+    pub(crate) fn close(&self, sync: bool) -> io::Result<i64> {
         let mut state = lock(&self.state);
         if state.closed.is_some() {
             return Ok(state.recovery_point);
         }
-        if let Some(active) = state.segments.last() {
-            active.finish_times()?;
+        if state.changed {
+            if let Some(active) = state.segments.last() {
+                active.finish_times()?;
+            }
+            if sync {
+                let now_ms = state.now_ms;
+                self.flush(&mut state, now_ms)?;
+            }
+            snapshot::write(&self.path, state.log_end, &state.producers)?;
         }
-        let now_ms = state.last_flush_ms;
-        self.flush(&mut state, now_ms)?;
-        snapshot::write(&self.path, state.log_end, &state.producers)?;
+        state.recovery_point = state.log_end;
         state.closed = Some(LogError::Storage("the broker is shutting down".into()));
         state.segments.iter().for_each(|segment| segment.close());
         Ok(state.log_end)

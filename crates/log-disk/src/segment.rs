@@ -65,6 +65,8 @@ impl Segment {
         let segment = Self::open(folder, base_offset, 0, now_ms)?;
         segment.offsets.clear()?;
         segment.times.clear()?;
+        // Nothing is lost with an empty segment: the next start makes it again.
+        segment.mark_synced();
         Ok(segment)
     }
 

@@ -15,6 +15,10 @@ use crate::directory::{Directory, lock};
 use crate::files;
 use crate::log::{DiskLog, storage};
 
+/// More logs than this are made durable by one sync of the file system when they are closed: a sync
+/// of each of their files would take minutes.
+const MOST_SYNCED_ONE_BY_ONE: usize = 100;
+
 /// The disk engine: segment files in Kafka's own formats.
 #[derive(Debug)]
 pub struct DiskLogStore {
@@ -215,20 +219,38 @@ impl Shared {
     }
 
     fn close(&self) -> io::Result<()> {
-        self.each_log("close", DiskLog::close)?;
-        let logs = lock(&self.logs);
+        let logs: Vec<Arc<DiskLog>> = lock(&self.logs).values().cloned().collect();
+        let mut failed = None;
         for directory in &self.directories {
+            let own = || logs.iter().filter(|log| log.directory.path == directory.path);
+            let one_by_one = own().filter(|log| log.is_changed()).count() <= MOST_SYNCED_ONE_BY_ONE;
+            let mut points = Vec::new();
+            let mut clean = true;
+            for log in own() {
+                match log.close(one_by_one) {
+                    Ok(point) => points.push((log.folder.clone(), point)),
+                    Err(error) => {
+                        tracing::error!(log = %log.id, %error, "cannot close the log; the next start recovers it");
+                        clean = false;
+                        failed = Some(error);
+                    }
+                }
+            }
+            if !one_by_one {
+                directory.sync_all()?;
+            }
+            directory.set_recovery_points(points)?;
             // What this run did not open is as clean as the last run left it.
-            let unopened = || -> io::Result<bool> {
-                let open: HashSet<&str> = logs.values().map(|log| log.folder.as_str()).collect();
+            let open: HashSet<&str> = own().map(|log| log.folder.as_str()).collect();
+            let all_open = || -> io::Result<bool> {
                 let folders = directory.folders()?;
-                Ok(folders.iter().any(|folder| !open.contains(folder.as_str())))
+                Ok(folders.iter().all(|folder| open.contains(folder.as_str())))
             };
-            if directory.was_clean || !unopened()? {
+            if clean && (directory.was_clean || all_open()?) {
                 directory.mark_clean()?;
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn log_dirs(&self) -> Vec<LogDir> {

@@ -347,6 +347,39 @@ fn a_topic_made_again_does_not_get_the_records_of_the_old_one() {
 }
 
 #[test]
+fn more_logs_than_are_synced_one_by_one_close_and_open_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let open_all = |store: &milena_log_disk::DiskLogStore| {
+        let open = |at| {
+            let seen = std::sync::Arc::<conformance::Seen>::default();
+            let id = conformance::partition("many", at);
+            wait(store.open(id, LogConfig::default(), seen)).unwrap()
+        };
+        (0..101).map(open).collect::<Vec<_>>()
+    };
+    for round in 0..3 {
+        let store = store(dir.path());
+        for log in open_all(&store) {
+            assert_eq!(log.watermarks().log_end, round);
+            assert_eq!(log.producers().len(), usize::from(round > 0));
+            let batch = conformance::append(BatchBuilder::new().producer(9, 0, round as i32), &[0], 1);
+            assert_eq!(append(&log, batch), round);
+        }
+        wait(store.close()).unwrap();
+    }
+    // A run in which nothing is appended leaves everything as it was.
+    for _ in 0..2 {
+        let store = store(dir.path());
+        for log in open_all(&store) {
+            assert_eq!((log.watermarks().log_end, log.producers().len()), (3, 1));
+            let newest = wait(log.max_timestamp()).unwrap().unwrap();
+            assert_eq!(newest.offset, 0);
+        }
+        wait(store.close()).unwrap();
+    }
+}
+
+#[test]
 fn a_new_partition_goes_to_the_directory_with_the_fewest() {
     let dir = tempfile::tempdir().unwrap();
     let dirs: Vec<_> = ["a", "b", "c"].map(|name| dir.path().join(name)).into();

@@ -123,8 +123,7 @@ impl Consumer {
 
     fn poll(&mut self, now_ms: i64, random: &mut Random, faults: bool) -> Vec<Sent> {
         if faults && random.chance(2) {
-            self.variant = self.variant.wrapping_add(1);
-            return vec![self.join(now_ms)];
+            return vec![self.change_subscription(now_ms)];
         }
         if faults && random.chance(1) {
             return vec![self.leave()];
@@ -145,6 +144,16 @@ impl Consumer {
             }
         }
         sent
+    }
+
+    pub(crate) fn is_cooperative(&self) -> bool {
+        self.cooperative
+    }
+
+    /// Its metadata changes, so its JoinGroup starts a rebalance.
+    pub(crate) fn change_subscription(&mut self, now_ms: i64) -> Sent {
+        self.variant = self.variant.wrapping_add(1);
+        self.join(now_ms)
     }
 
     pub(crate) fn join(&mut self, now_ms: i64) -> Sent {

@@ -19,6 +19,8 @@ pub enum DecodeError {
     NegativeLength(i64),
     #[error("a field that must not be null is null")]
     Null,
+    #[error("a string of {0} bytes is longer than the 32767 that a string may have")]
+    StringTooLong(usize),
     #[error("a string is not UTF-8")]
     NotUtf8,
     #[error("a variable-length integer is too long")]
@@ -219,7 +221,7 @@ impl Reader {
     }
 
     /// # Errors
-    /// When the string is cut short or not UTF-8.
+    /// When the string is cut short, longer than any string may be, or not UTF-8.
     pub fn opt_string(&mut self, flexible: bool) -> Result<Option<Str>, DecodeError> {
         let length = if flexible {
             self.compact_length()?
@@ -228,6 +230,8 @@ impl Reader {
         };
         match length {
             None => Ok(None),
+            // A compact length could say more than the two bytes of the older form; no string may.
+            Some(length) if length > i16::MAX as usize => Err(DecodeError::StringTooLong(length)),
             Some(length) => Str::from_utf8(self.take(length)?)
                 .map(Some)
                 .map_err(|_| DecodeError::NotUtf8),

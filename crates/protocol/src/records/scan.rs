@@ -217,7 +217,12 @@ impl io::Read for Bounded<'_> {
 
 impl BufRead for Bounded<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
+        let there = self.inner.fill_buf()?;
+        // Whoever reads byte by byte asks here before it consumes, so this is where it is stopped.
+        if self.left == 0 && !there.is_empty() {
+            return Err(invalid("the records are too large decompressed"));
+        }
+        Ok(there)
     }
 
     fn consume(&mut self, amount: usize) {
@@ -387,4 +392,47 @@ fn scan_body<R: BufRead>(
         nullable(body, "header's value")?;
     }
     scan.record(index, timestamp_delta, offset_delta, has_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BatchBuilder, HEADER_BYTES, NewRecord};
+    use super::*;
+
+    /// Scans this record within a limit.
+    fn scan_within(record: &NewRecord, limit: usize) -> io::Result<Summary> {
+        let mut builder = BatchBuilder::new();
+        builder.push(record);
+        let batch = builder.build().unwrap();
+        let header = BatchHeader::parse(&batch).unwrap();
+        let mut payload = &batch[HEADER_BYTES..];
+        scan_stream(
+            &header,
+            &mut Bounded {
+                inner: &mut payload,
+                left: limit,
+            },
+        )
+    }
+
+    #[test]
+    fn a_scan_stops_at_its_limit_in_a_value_and_among_headers() {
+        let long_value = NewRecord {
+            value: Some(Bytes::from(vec![0; 1000])),
+            ..NewRecord::default()
+        };
+        let header = RecordHeader {
+            key: Bytes::new(),
+            value: None,
+        };
+        let many_headers = NewRecord {
+            headers: vec![header; 500],
+            ..NewRecord::default()
+        };
+        for record in [long_value, many_headers] {
+            assert!(scan_within(&record, 1020).is_ok());
+            let error = scan_within(&record, 900).unwrap_err();
+            assert!(error.to_string().contains("too large"), "{error}");
+        }
+    }
 }

@@ -137,6 +137,10 @@ impl World {
                 "the group does not come to rest: {:#?}",
                 self.consumers
             );
+            // A static member that still found itself fenced by its successor, which had crashed.
+            if !self.consumers.iter().any(Consumer::is_running) {
+                self.start(0);
+            }
             if self.now_ms + CONVERGES_MS / 2 == end_ms {
                 self.notice_held_back_partitions();
             }

@@ -263,6 +263,17 @@ fn a_frame_full_of_the_smallest_elements_costs_memory_in_proportion_to_its_bytes
 }
 
 #[test]
+fn a_compact_string_is_no_longer_than_any_string_may_be() {
+    for (length, fits) in [(i16::MAX as usize, true), (i16::MAX as usize + 1, false)] {
+        let mut writer = Writer::new();
+        writer.uvarint(length as u32 + 1);
+        let bytes = [&writer.finish_contiguous()[..], &vec![b's'; length]].concat();
+        let read = Reader::new(Bytes::from(bytes)).string(true);
+        assert_eq!(read.is_ok(), fits, "{length}");
+    }
+}
+
+#[test]
 fn a_request_header_may_be_any_bytes() {
     let mut random = Sampler::new(4);
     for _ in 0..20_000 {

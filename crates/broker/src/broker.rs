@@ -205,7 +205,15 @@ async fn maintain(broker: Arc<Broker>) {
     loop {
         tokio::select! {
             () = stopped.as_mut() => return,
-            _ = interval.tick() => broker.logs.maintain(broker.clock.now_ms()).await,
+            _ = interval.tick() => {
+                let (logs, now_ms) = (broker.logs.clone(), broker.clock.now_ms());
+                let handle = tokio::runtime::Handle::current();
+                // It syncs files, for which no worker waits.
+                let done = tokio::task::spawn_blocking(move || handle.block_on(logs.maintain(now_ms)));
+                if let Err(error) = done.await {
+                    tracing::error!(%error, "maintenance of the logs broke off");
+                }
+            }
         }
     }
 }

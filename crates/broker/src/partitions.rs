@@ -94,6 +94,14 @@ impl Partition {
         self.deleted.load(Ordering::SeqCst)
     }
 
+    /// Why nobody can wait here any more, if so.
+    pub(crate) fn check(&self) -> Result<(), ErrorCode> {
+        if self.is_deleted() {
+            return Err(ErrorCode::UnknownTopicOrPartition);
+        }
+        self.log.check().map_err(|error| error.code())
+    }
+
     /// Compares the leader epoch that a client believes in (-1: none) with this one (KIP-320).
     pub(crate) fn check_leader_epoch(&self, current_leader_epoch: i32) -> Result<(), ErrorCode> {
         match current_leader_epoch.cmp(&self.leader_epoch) {
@@ -205,6 +213,10 @@ impl WatermarkObserver for Waiters {
             }
         }
     }
+
+    fn failed(&self) {
+        self.wake_all();
+    }
 }
 
 /// What a wait on one partition is armed with.
@@ -264,7 +276,7 @@ impl Wait {
         // What moved since the reader looked was told to nobody: look now, after registering.
         let watermarks = partition.log.watermarks();
         if let Some(entry) = entries.get_mut(&key)
-            && (partition.is_deleted() || entry.concerns(&watermarks))
+            && (partition.check().is_err() || entry.concerns(&watermarks))
         {
             entry.tell();
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milena_log::conformance::{NOW_MS, Seen, partition, wait};
 use milena_log::{Append, LogConfig, LogError, LogStore, PartitionLog, TimestampType};
-use milena_log_disk::DiskLogStore;
+use milena_log_disk::{DiskLogStore, DiskOptions};
 use milena_protocol::records::{BatchBuilder, Compression, NewRecord, RecordHeader, validate};
 
 type Failure = Box<dyn std::error::Error>;
@@ -72,7 +72,7 @@ fn main() -> Result<(), Failure> {
         .next()
         .ok_or("usage: write_sample DIR [crash|recover]")?;
     let how = arguments.next().unwrap_or_default();
-    let store = DiskLogStore::open(vec![Path::new(&dir).to_owned()], NOW_MS)?;
+    let store = DiskLogStore::open(vec![Path::new(&dir).to_owned()], DiskOptions::at(NOW_MS))?;
     for at in 0..3 {
         let log = open(&store, at)?;
         if how != "recover" {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use milena_log::{EpochStart, LeaderEpochs};
 
+use crate::disk::{Disk, Folder};
 use crate::files;
 
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
@@ -26,13 +27,13 @@ fn entries(path: &Path) -> io::Result<Option<Vec<Vec<String>>>> {
     Ok((version == Some("0") && count == Some(rows.len())).then_some(rows))
 }
 
-fn write(path: &Path, rows: &[String], durable: bool) -> io::Result<()> {
+fn write(disk: &Disk, path: &Path, rows: &[String], durable: bool) -> io::Result<()> {
     let mut text = format!("0\n{}\n", rows.len());
     for row in rows {
         text.push_str(row);
         text.push('\n');
     }
-    files::replace(path, text.as_bytes(), durable)
+    disk.replace(path, text.as_bytes(), durable)
 }
 
 /// Leader epochs of one partition; `None` when they must be read from the batches instead.
@@ -54,13 +55,13 @@ pub(crate) fn read_epochs(folder: &Path) -> io::Result<Option<LeaderEpochs>> {
 }
 
 /// Not made durable on its own: after a power cut it is made again from the batches.
-pub(crate) fn write_epochs(folder: &Path, epochs: &LeaderEpochs) -> io::Result<()> {
+pub(crate) fn write_epochs(folder: &Folder, epochs: &LeaderEpochs) -> io::Result<()> {
     let rows: Vec<String> = epochs
         .entries()
         .iter()
         .map(|entry| format!("{} {}", entry.leader_epoch, entry.start_offset))
         .collect();
-    write(&folder.join(LEADER_EPOCHS), &rows, false)
+    write(&folder.disk, &folder.join(LEADER_EPOCHS), &rows, false)
 }
 
 /// Offsets of many partitions, by the name of their folder.
@@ -77,7 +78,7 @@ pub(crate) fn read_offsets(dir: &Path, name: &str) -> io::Result<Offsets> {
         .collect())
 }
 
-pub(crate) fn write_offsets(dir: &Path, name: &str, offsets: &Offsets, durable: bool) -> io::Result<()> {
+pub(crate) fn write_offsets(disk: &Disk, dir: &Path, name: &str, offsets: &Offsets) -> io::Result<()> {
     let rows: Vec<String> = offsets
         .iter()
         .filter_map(|(folder, offset)| {
@@ -85,7 +86,7 @@ pub(crate) fn write_offsets(dir: &Path, name: &str, offsets: &Offsets, durable: 
             Some(format!("{topic} {partition} {offset}"))
         })
         .collect();
-    write(&dir.join(name), &rows, durable)
+    write(disk, &dir.join(name), &rows, true)
 }
 
 #[cfg(test)]
@@ -96,13 +97,14 @@ mod tests {
     fn offsets_and_epochs_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let offsets = Offsets::from([("a-b-0".to_owned(), 5), ("a-b-1".to_owned(), 7)]);
-        write_offsets(dir.path(), LOG_STARTS, &offsets, true).unwrap();
+        let folder = Folder::new(dir.path().to_owned(), Disk::default());
+        write_offsets(&folder.disk, dir.path(), LOG_STARTS, &offsets).unwrap();
         assert_eq!(read_offsets(dir.path(), LOG_STARTS).unwrap(), offsets);
         let epochs = LeaderEpochs::new([EpochStart {
             leader_epoch: 3,
             start_offset: 9,
         }]);
-        write_epochs(dir.path(), &epochs).unwrap();
+        write_epochs(&folder, &epochs).unwrap();
         assert_eq!(read_epochs(dir.path()).unwrap(), Some(epochs));
     }
 

@@ -4,11 +4,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use milena_protocol::Uuid;
 
 use crate::checkpoint::{self, LOG_STARTS, Offsets, RECOVERY_POINTS};
+use crate::disk::{Disk, Folder};
 use crate::files;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
@@ -17,6 +19,10 @@ const META_PROPERTIES: &str = "meta.properties";
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
+    pub(crate) disk: Disk,
+    /// Why nothing below it can be read or written any more; see [`Directory::fail`].
+    failure: OnceLock<String>,
+    is_offline: AtomicBool,
     /// Whether the last run closed every log in it.
     pub(crate) was_clean: bool,
     log_starts: Mutex<Offsets>,
@@ -33,14 +39,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Directory {
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf, disk: Disk) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
         let held = files::lock_directory(&path)?;
-        ensure_meta_properties(&path)?;
+        ensure_meta_properties(&disk, &path)?;
         let marker = path.join(CLEAN_SHUTDOWN);
         let was_clean = marker.exists();
-        files::remove_if_there(&marker)?;
-        remove_leftovers(&path)?;
+        if was_clean {
+            disk.remove(&marker)?;
+            // Else a power cut could bring it back after this run has written.
+            disk.sync_folder(&path)?;
+        }
+        remove_leftovers(&disk, &path)?;
         Ok(Self {
             was_clean,
             log_starts: Mutex::new(checkpoint::read_offsets(&path, LOG_STARTS)?),
@@ -48,7 +58,33 @@ impl Directory {
             doomed: Mutex::new(Vec::new()),
             _lock: held,
             path,
+            disk,
+            failure: OnceLock::new(),
+            is_offline: AtomicBool::new(false),
         })
+    }
+
+    /// The partition's folder.
+    pub(crate) fn folder(&self, name: &str) -> Arc<Folder> {
+        Folder::new(self.path.join(name), self.disk.clone())
+    }
+
+    /// Takes the directory offline: after a failed write or sync nobody knows what is on the disk,
+    /// and trying again could seem to work although the system has dropped the bytes.
+    pub(crate) fn fail(&self, error: &io::Error) {
+        if self.failure.set(error.to_string()).is_ok() {
+            tracing::error!(directory = %self.path.display(), %error, "the log directory failed and is offline until the next start");
+            self.is_offline.store(true, Ordering::Release);
+        }
+    }
+
+    /// Why the directory is offline, if it is.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        if self.is_offline.load(Ordering::Acquire) {
+            self.failure.get().map(String::as_str)
+        } else {
+            None
+        }
     }
 
     pub(crate) fn log_start(&self, folder: &str) -> i64 {
@@ -58,10 +94,16 @@ impl Directory {
     /// Returns when the new log start outlasts a power cut.
     pub(crate) fn set_log_start(&self, folder: &str, offset: i64) -> io::Result<()> {
         let mut starts = lock(&self.log_starts);
-        if starts.insert(folder.to_owned(), offset) == Some(offset) {
+        let before = starts.insert(folder.to_owned(), offset);
+        if before == Some(offset) {
             return Ok(());
         }
-        checkpoint::write_offsets(&self.path, LOG_STARTS, &starts, true)
+        checkpoint::write_offsets(&self.disk, &self.path, LOG_STARTS, &starts).inspect_err(|_| {
+            match before {
+                Some(before) => starts.insert(folder.to_owned(), before),
+                None => starts.remove(folder),
+            };
+        })
     }
 
     pub(crate) fn recovery_point(&self, folder: &str) -> i64 {
@@ -79,7 +121,7 @@ impl Directory {
             moved |= known.insert(folder, offset) != Some(offset);
         }
         if moved {
-            checkpoint::write_offsets(&self.path, RECOVERY_POINTS, &known, true)
+            checkpoint::write_offsets(&self.disk, &self.path, RECOVERY_POINTS, &known)
         } else {
             Ok(())
         }
@@ -89,12 +131,12 @@ impl Directory {
         // A later partition of this name must not be trusted by what this one had synced.
         let mut points = lock(&self.recovery_points);
         if points.remove(folder).is_some() {
-            checkpoint::write_offsets(&self.path, RECOVERY_POINTS, &points, true)?;
+            checkpoint::write_offsets(&self.disk, &self.path, RECOVERY_POINTS, &points)?;
         }
         drop(points);
         let mut starts = lock(&self.log_starts);
         match starts.remove(folder) {
-            Some(_) => checkpoint::write_offsets(&self.path, LOG_STARTS, &starts, true),
+            Some(_) => checkpoint::write_offsets(&self.disk, &self.path, LOG_STARTS, &starts),
             None => Ok(()),
         }
     }
@@ -113,7 +155,7 @@ impl Directory {
             due.into_iter().map(|(_, path)| path).collect()
         };
         for path in due {
-            if let Err(error) = remove(&path) {
+            if let Err(error) = self.disk.remove(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot remove what was deleted; the next start tries again");
             }
         }
@@ -121,12 +163,12 @@ impl Directory {
 
     /// Makes all that was written below it durable.
     pub(crate) fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(&self.path)?)?)
+        self.disk.sync_all(&self.path)
     }
 
     /// Says that every log in it was closed.
     pub(crate) fn mark_clean(&self) -> io::Result<()> {
-        files::replace(
+        self.disk.replace(
             &self.path.join(CLEAN_SHUTDOWN),
             b"{\"version\":0,\"brokerEpoch\":-1}",
             true,
@@ -150,20 +192,8 @@ impl Directory {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    let result = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Finishes deletions of folders that the last run began.
-fn remove_leftovers(path: &Path) -> io::Result<()> {
+fn remove_leftovers(disk: &Disk, path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry
@@ -171,14 +201,14 @@ fn remove_leftovers(path: &Path) -> io::Result<()> {
             .to_string_lossy()
             .ends_with(files::DELETED_FOLDER_SUFFIX)
         {
-            remove(&entry.path())?;
+            disk.remove(&entry.path())?;
         }
     }
     Ok(())
 }
 
 /// Gives the directory an id of its own, once.
-fn ensure_meta_properties(path: &Path) -> io::Result<()> {
+fn ensure_meta_properties(disk: &Disk, path: &Path) -> io::Result<()> {
     let file = path.join(META_PROPERTIES);
     if file.exists() {
         return Ok(());
@@ -188,7 +218,7 @@ fn ensure_meta_properties(path: &Path) -> io::Result<()> {
         // Kafka's tools take a leading dash for a flag.
         id = files::random_uuid()?;
     }
-    files::replace(
+    disk.replace(
         &file,
         format!("#\nversion=1\ndirectory.id={id}\n").as_bytes(),
         false,

@@ -5,11 +5,13 @@
 //! files, `-delete` for folders), so that it is gone at once and freed later.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use milena_protocol::{Str, Uuid};
+
+use crate::disk::{Disk, Folder};
 
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";
 pub(crate) const DELETED_FOLDER_SUFFIX: &str = "-delete";
@@ -53,23 +55,6 @@ pub(crate) fn deleted_folder(topic: &str, partition: i32, unique: &str) -> Strin
     format!("{}{tail}", &topic[..length])
 }
 
-/// Replaces a file so that a reader, also after a crash of the process, sees the old content or the
-/// new one. `durable` also outlasts a power cut.
-pub(crate) fn replace(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    if durable {
-        file.sync_all()?;
-    }
-    fs::rename(&temporary, path)?;
-    if durable && let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
-}
-
 /// A file's text, or `None` if there is no such file.
 pub(crate) fn read_optional(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
@@ -79,20 +64,25 @@ pub(crate) fn read_optional(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Writes which topic the folder belongs to.
-pub(crate) fn write_partition_metadata(folder: &Path, topic_id: Uuid) -> io::Result<()> {
-    replace(
+pub(crate) fn write_partition_metadata(disk: &Disk, folder: &Path, topic_id: Uuid) -> io::Result<()> {
+    disk.replace(
         &folder.join(PARTITION_METADATA),
         format!("version: 0\ntopic_id: {topic_id}").as_bytes(),
         false,
     )
+}
+
+/// Makes the folder itself durable: its name, its topic, and the names of its files.
+pub(crate) fn sync_partition(folder: &Folder) -> io::Result<()> {
+    folder
+        .disk
+        .open(&folder.join(PARTITION_METADATA), false)?
+        .sync()?;
+    folder.disk.sync_folder(folder)?;
+    folder
+        .parent()
+        .map_or(Ok(()), |parent| folder.disk.sync_folder(parent))
 }
 
 /// The topic that the folder belongs to; `None` where that is not written, or not readable.

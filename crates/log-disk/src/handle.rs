@@ -1,27 +1,27 @@
 //! A file of a segment that is opened when it is needed and closed again when it is not, so that the
 //! number of open files follows what is read and written, not what is stored.
 
-use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::directory::lock;
+use crate::disk::{DiskFile, Folder};
 use crate::files;
 
 #[derive(Debug)]
 pub(crate) struct Handle {
-    folder: Arc<Path>,
+    folder: Arc<Folder>,
     base_offset: i64,
     extension: &'static str,
-    file: Mutex<Option<Arc<File>>>,
+    file: Mutex<Option<Arc<DiskFile>>>,
     used: AtomicBool,
 }
 
 impl Handle {
     /// Opens nothing yet.
-    pub(crate) fn new(folder: &Arc<Path>, base_offset: i64, extension: &'static str) -> Self {
+    pub(crate) fn new(folder: &Arc<Folder>, base_offset: i64, extension: &'static str) -> Self {
         Self {
             folder: Arc::clone(folder),
             base_offset,
@@ -36,28 +36,22 @@ impl Handle {
     }
 
     /// The file, which must exist.
-    pub(crate) fn open(&self) -> io::Result<Arc<File>> {
+    pub(crate) fn open(&self) -> io::Result<Arc<DiskFile>> {
         self.get(false)
     }
 
     /// The file, made if it does not exist.
-    pub(crate) fn open_or_create(&self) -> io::Result<Arc<File>> {
+    pub(crate) fn open_or_create(&self) -> io::Result<Arc<DiskFile>> {
         self.get(true)
     }
 
-    fn get(&self, create: bool) -> io::Result<Arc<File>> {
+    fn get(&self, create: bool) -> io::Result<Arc<DiskFile>> {
         self.used.store(true, Ordering::Relaxed);
         let mut held = lock(&self.file);
         if let Some(file) = &*held {
             return Ok(Arc::clone(file));
         }
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(create)
-            .truncate(false)
-            .open(self.path())?;
-        let file = Arc::new(file);
+        let file = Arc::new(self.folder.disk.open(&self.path(), create)?);
         *held = Some(Arc::clone(&file));
         Ok(file)
     }
@@ -78,6 +72,7 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
 
     fn is_open(handle: &Handle) -> bool {
         lock(&handle.file).is_some()
@@ -86,7 +81,7 @@ mod tests {
     #[test]
     fn a_file_that_nobody_uses_is_closed_and_opened_again_when_needed() {
         let dir = tempfile::tempdir().unwrap();
-        let folder: Arc<Path> = dir.path().into();
+        let folder = Folder::new(dir.path().to_owned(), Disk::default());
         let handle = Handle::new(&folder, 0, "index");
         assert!(handle.open().is_err(), "it does not exist yet");
         handle.open_or_create().unwrap();

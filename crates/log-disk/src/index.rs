@@ -4,20 +4,29 @@
 //! - offset index: relative offset (4 bytes) of a batch's last record, position (4 bytes) of the batch;
 //! - time index: timestamp in ms (8), relative offset (4) of the last record of the batch that has it.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use crate::directory::lock;
+use crate::disk::{DiskFile, Folder};
 use crate::handle::Handle;
 
-/// A file of entries of one size, ascending. Created when its first entry is written.
+/// Entries that are held back, so that not every batch costs a write to its indexes. A start after a
+/// crash makes them anew.
+const MOST_HELD_ENTRIES: usize = 64;
+
+/// A file of entries of one size, ascending. Created when its first entries are written.
 #[derive(Debug)]
 struct EntryFile<const BYTES: usize> {
     handle: Handle,
+    /// Entries in the file.
     entries: AtomicUsize,
+    /// The entries behind those of the file.
+    held: Mutex<Vec<[u8; BYTES]>>,
+    /// Whether the file was written since it was last synced.
+    dirty: AtomicBool,
 }
 
 impl<const BYTES: usize> EntryFile<BYTES> {
@@ -36,27 +45,77 @@ impl<const BYTES: usize> EntryFile<BYTES> {
         Ok(Self {
             handle,
             entries: AtomicUsize::new(length / BYTES),
+            held: Mutex::new(Vec::new()),
+            dirty: AtomicBool::new(false),
         })
     }
 
-    fn file(&self) -> io::Result<Arc<File>> {
+    fn file(&self) -> io::Result<Arc<DiskFile>> {
         self.handle.open_or_create()
     }
 
     fn len(&self) -> usize {
-        self.entries.load(Ordering::Acquire)
+        // Under the lock, as a flush moves entries from one to the other.
+        let held = lock(&self.held);
+        self.entries.load(Ordering::Acquire) + held.len()
     }
 
     fn get(&self, at: usize) -> io::Result<[u8; BYTES]> {
+        {
+            let held = lock(&self.held);
+            let written = self.entries.load(Ordering::Acquire);
+            if let Some(entry) = at.checked_sub(written).and_then(|at| held.get(at)) {
+                return Ok(*entry);
+            }
+        }
         let mut entry = [0; BYTES];
-        self.file()?.read_exact_at(&mut entry, (at * BYTES) as u64)?;
+        self.file()?
+            .file()
+            .read_exact_at(&mut entry, (at * BYTES) as u64)?;
         Ok(entry)
     }
 
-    fn push(&self, entry: &[u8; BYTES]) -> io::Result<()> {
-        let at = self.len();
-        self.file()?.write_all_at(entry, (at * BYTES) as u64)?;
-        self.entries.store(at + 1, Ordering::Release);
+    fn push(&self, entry: [u8; BYTES]) -> io::Result<()> {
+        let mut held = lock(&self.held);
+        held.push(entry);
+        if held.len() >= MOST_HELD_ENTRIES {
+            self.write(&mut held)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn write(&self, held: &mut Vec<[u8; BYTES]>) -> io::Result<()> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        // Entries that cannot be written are left out: the index is only sparser without them.
+        let held = std::mem::take(held);
+        let written = self.entries.load(Ordering::Acquire);
+        self.dirty.store(true, Ordering::Release);
+        self.file()?
+            .write_at([held.as_flattened()], (written * BYTES) as u64)?;
+        self.entries.store(written + held.len(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes what is held back.
+    fn flush(&self) -> io::Result<()> {
+        self.write(&mut lock(&self.held))
+    }
+
+    /// Cuts the file behind the last entry that is good.
+    fn truncate_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
+        let entries = self.entries.load(Ordering::Acquire);
+        let mut count = entries;
+        while count > 0 && !is_good(&self.get(count - 1)?)? {
+            count -= 1;
+        }
+        if count < entries {
+            self.dirty.store(true, Ordering::Release);
+            self.file()?.set_len((count * BYTES) as u64)?;
+            self.entries.store(count, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -78,7 +137,8 @@ impl<const BYTES: usize> EntryFile<BYTES> {
     }
 
     fn clear(&self) -> io::Result<()> {
-        if self.len() > 0 || self.handle.path().exists() {
+        lock(&self.held).clear();
+        if self.entries.load(Ordering::Acquire) > 0 || self.handle.path().exists() {
             self.file()?.set_len(0)?;
         }
         self.entries.store(0, Ordering::Release);
@@ -86,11 +146,11 @@ impl<const BYTES: usize> EntryFile<BYTES> {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.len() == 0 {
-            Ok(())
-        } else {
-            self.file()?.sync_data()
+        self.flush()?;
+        if self.dirty.swap(false, Ordering::AcqRel) {
+            self.file()?.sync()?;
         }
+        Ok(())
     }
 }
 
@@ -108,7 +168,7 @@ pub(crate) struct OffsetIndex {
 }
 
 impl OffsetIndex {
-    pub(crate) fn load(folder: &Arc<Path>, base_offset: i64) -> io::Result<Self> {
+    pub(crate) fn load(folder: &Arc<Folder>, base_offset: i64) -> io::Result<Self> {
         Ok(Self {
             base_offset,
             entries: EntryFile::new(Handle::new(folder, base_offset, "index"))?,
@@ -143,7 +203,7 @@ impl OffsetIndex {
         let mut entry = [0; 8];
         entry[..4].copy_from_slice(&relative.to_be_bytes());
         entry[4..].copy_from_slice(&position.to_be_bytes());
-        self.entries.push(&entry)
+        self.entries.push(entry)
     }
 
     /// Where to start to look for `offset`: at or before its batch.
@@ -153,6 +213,17 @@ impl OffsetIndex {
             .entries
             .floor(|entry| i64::from(i32::from_be_bytes(number(entry))) <= relative)?;
         Ok(floor.map_or(0, |entry| u32::from_be_bytes(number(&entry[4..]))))
+    }
+
+    /// Cuts the index behind the last entry for whose offset and position `is_good` holds.
+    pub(crate) fn truncate_to(&self, is_good: impl Fn(i64, u32) -> io::Result<bool>) -> io::Result<()> {
+        self.entries.truncate_to(|entry| {
+            let relative = i32::from_be_bytes(number(entry));
+            is_good(
+                self.base_offset + i64::from(relative),
+                u32::from_be_bytes(number(&entry[4..])),
+            )
+        })
     }
 
     /// Whether the last entry points into the first `size` bytes, and the entries ascend there.
@@ -167,6 +238,11 @@ impl OffsetIndex {
 
     pub(crate) fn clear(&self) -> io::Result<()> {
         self.entries.clear()
+    }
+
+    /// Writes what is held back.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.entries.flush()
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {
@@ -189,7 +265,7 @@ pub(crate) struct TimeIndex {
 }
 
 impl TimeIndex {
-    pub(crate) fn load(folder: &Arc<Path>, base_offset: i64) -> io::Result<Self> {
+    pub(crate) fn load(folder: &Arc<Folder>, base_offset: i64) -> io::Result<Self> {
         Ok(Self {
             base_offset,
             entries: EntryFile::new(Handle::new(folder, base_offset, "timeindex"))?,
@@ -239,7 +315,12 @@ impl TimeIndex {
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&entry.timestamp_ms.to_be_bytes());
         bytes[8..].copy_from_slice(&relative.to_be_bytes());
-        self.entries.push(&bytes)
+        self.entries.push(bytes)
+    }
+
+    /// Cuts the index behind the last entry for which `is_good` holds.
+    pub(crate) fn truncate_to(&self, is_good: impl Fn(TimeEntry) -> io::Result<bool>) -> io::Result<()> {
+        self.entries.truncate_to(|bytes| is_good(self.entry(bytes)))
     }
 
     /// An offset at which every earlier record is older than `timestamp_ms`.
@@ -254,6 +335,11 @@ impl TimeIndex {
         self.entries.clear()
     }
 
+    /// Writes what is held back.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.entries.flush()
+    }
+
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.entries.sync()
     }
@@ -262,12 +348,13 @@ impl TimeIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
     use crate::files;
 
     #[test]
     fn an_offset_is_found_at_or_before_its_batch() {
         let dir = tempfile::tempdir().unwrap();
-        let folder: Arc<Path> = dir.path().into();
+        let folder = Folder::new(dir.path().to_owned(), Disk::default());
         let index = OffsetIndex::load(&folder, 100).unwrap();
         assert_eq!(index.position(100).unwrap(), 0);
         for (offset, position) in [(110, 1000), (120, 2000), (130, 3000)] {
@@ -277,6 +364,7 @@ mod tests {
             .map(|offset| index.position(offset).unwrap())
             .into();
         assert_eq!(found, [0, 1000, 1000, 2000, 3000]);
+        index.flush().unwrap();
         let again = OffsetIndex::load(&folder, 100).unwrap();
         assert_eq!(again.position(125).unwrap(), 2000);
     }
@@ -284,7 +372,7 @@ mod tests {
     #[test]
     fn time_entries_only_grow() {
         let dir = tempfile::tempdir().unwrap();
-        let folder: Arc<Path> = dir.path().into();
+        let folder = Folder::new(dir.path().to_owned(), Disk::default());
         let index = TimeIndex::load(&folder, 0).unwrap();
         for (timestamp_ms, offset) in [(10, 1), (10, 2), (9, 3), (20, 4)] {
             index.push(TimeEntry { timestamp_ms, offset }).unwrap();
@@ -306,7 +394,7 @@ mod tests {
     #[test]
     fn an_index_that_ends_in_the_middle_of_an_entry_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let folder: Arc<Path> = dir.path().into();
+        let folder = Folder::new(dir.path().to_owned(), Disk::default());
         std::fs::write(files::segment_file(dir.path(), 0, "index"), [0; 12]).unwrap();
         assert!(OffsetIndex::load(&folder, 0).is_err());
     }

@@ -1,16 +1,15 @@
 //! The disk engine of partition logs, in Kafka's own file formats, so that `kafka-dump-log` and
 //! everything else that reads Kafka's files reads these.
 //!
-//! Promises: an append is in the page cache before it is answered, so the end of the process loses
-//! nothing; a torn tail is cut at the last whole batch; an offset is never given out twice; what is
-//! deleted is gone at once and freed later.
-//!
-//! Where the next parts go: **group commit** moves the high watermark in `log` after a sync instead
-//! of after the write; **sendfile** makes `segment`'s read give a range of the file; **compaction**
-//! runs from `LogStore::maintain` and swaps segments; the **transaction index** is one more index.
+//! Promises: with `durability=disk` the high watermark passes an append when it is on the disk; an
+//! append is in the page cache before its future resolves, so the end of the process loses nothing; a
+//! torn tail is cut at the last whole batch; an offset is never given out twice; a failed write or
+//! sync takes the directory offline; what is deleted is gone at once and freed later.
 
 mod checkpoint;
+mod commit;
 mod directory;
+mod disk;
 mod files;
 mod handle;
 mod index;
@@ -22,4 +21,6 @@ mod segment;
 mod snapshot;
 mod store;
 
-pub use store::DiskLogStore;
+pub use commit::CommitMode;
+pub use disk::{Change, Watch};
+pub use store::{DiskLogStore, DiskOptions};

@@ -1,33 +1,39 @@
 //! One partition on disk.
 //!
 //! Appends hold the log's lock for the write into the page cache; reads take from it only which
-//! segment to look into, and read without it. The high watermark follows the log end at once: one
-//! replica, and durability is the operating system's. (With group commit it will follow the sync.)
+//! segment to look into, and read without it. With `durability=disk` the high watermark follows the
+//! sync (see [`crate::commit`]), so nobody reads what a power cut could take back; with
+//! `durability=os` it follows the log end, as far as `flush.messages` allows.
 
+use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use milena_log::{
-    ActiveProducer, Append, Appended, BoxFuture, EpochEndOffset, LeaderEpochs, LogConfig, LogError,
-    PartitionId, PartitionLog, Prepared, Producers, Read, ReadBound, ReadResult, SequenceCheck,
+    ActiveProducer, Append, Appended, BoxFuture, Durability, EpochEndOffset, LeaderEpochs, LogConfig,
+    LogError, PartitionId, PartitionLog, Prepared, Producers, Read, ReadBound, ReadResult, SequenceCheck,
     TimestampedOffset, WatermarkObserver, Watermarks, prepare,
 };
 use milena_protocol::records::BatchHeader;
 
+use crate::commit::Committer;
 use crate::directory::{Directory, lock};
+use crate::disk::Folder;
 use crate::recovery::{self, Loaded, Trust};
 use crate::segment::Segment;
-use crate::{checkpoint, snapshot};
+use crate::{checkpoint, files, snapshot};
 
 pub(crate) struct DiskLog {
     pub(crate) id: PartitionId,
     pub(crate) directory: Arc<Directory>,
     /// Name of the folder below the directory.
     pub(crate) folder: String,
-    pub(crate) path: Arc<Path>,
+    pub(crate) path: Arc<Folder>,
     pub(crate) state: Mutex<State>,
+    committer: Arc<Committer>,
+    /// For the committer's queue.
+    this: Weak<Self>,
     pub(crate) observer: Arc<dyn WatermarkObserver>,
 }
 
@@ -47,13 +53,26 @@ pub(crate) struct State {
     pub(crate) log_end: i64,
     pub(crate) producers: Producers,
     pub(crate) epochs: LeaderEpochs,
-    /// Everything below it has reached the disk.
+    /// Readers see what is below it.
+    high_watermark: i64,
+    /// Every record below it has reached the disk.
+    pub(crate) durable_end: i64,
+    /// The next start trusts everything below it, indexes too.
     pub(crate) recovery_point: i64,
+    /// The log waits for its commit.
+    queued: bool,
+    /// Whether the folder's own name and topic have reached the disk.
+    named: bool,
     pub(crate) last_flush_ms: i64,
     /// The latest time that somebody told, for work that brings none.
     pub(crate) now_ms: i64,
     /// Where the last read stopped, so that the next one of the same consumer need not search.
     read_hint: Option<ReadHint>,
+    /// Offsets of the newest producer snapshots that no segment starts at.
+    pub(crate) snapshots: VecDeque<i64>,
+    pub(crate) last_checkpoint_ms: i64,
+    /// Bytes appended since the last checkpoint.
+    pub(crate) unchecked_bytes: u64,
     /// See [`DiskLog::is_changed`].
     changed: bool,
     pub(crate) closed: Option<LogError>,
@@ -78,14 +97,50 @@ impl State {
     pub(crate) fn watermarks(&self) -> Watermarks {
         Watermarks {
             log_start: self.log_start,
-            last_stable: self.log_end,
-            high_watermark: self.log_end,
+            last_stable: self.high_watermark,
+            high_watermark: self.high_watermark,
             log_end: self.log_end,
         }
     }
 
     pub(crate) fn open(&self) -> Result<(), LogError> {
         self.closed.clone().map_or(Ok(()), Err)
+    }
+
+    fn unflushed(&self) -> i64 {
+        self.log_end - self.durable_end.max(self.log_start)
+    }
+
+    /// Whether everything that was appended may be seen before it is on the disk.
+    fn may_run_ahead(&self) -> bool {
+        self.config.durability == Durability::Os && self.unflushed() < self.config.flush_messages
+    }
+
+    /// Whether every record of a segment may be read, so that retention may take it.
+    pub(crate) fn may_be_dropped(&self, at: usize) -> bool {
+        let end = self
+            .segments
+            .get(at + 1)
+            .map_or(self.log_end, |next| next.base_offset);
+        self.segments.get(at).is_some_and(|segment| segment.size() > 0) && end <= self.high_watermark
+    }
+
+    fn move_high_watermark(&mut self) {
+        let reached = if self.may_run_ahead() {
+            self.log_end
+        } else {
+            self.durable_end
+        };
+        self.high_watermark = self.high_watermark.max(reached);
+    }
+
+    /// The segments that hold something that may not be on the disk.
+    fn unsynced(&self) -> Vec<Arc<Segment>> {
+        let synced = self
+            .segments
+            .iter()
+            .rposition(|segment| segment.is_synced() && segment.size() > 0);
+        self.segments[synced.map_or(0, |at| at + 1)..].to_vec()
     }
 
     fn active(&self) -> Result<&Arc<Segment>, LogError> {
@@ -116,9 +171,10 @@ impl DiskLog {
         config: LogConfig,
         now_ms: i64,
         observer: Arc<dyn WatermarkObserver>,
-    ) -> io::Result<Self> {
+        committer: Arc<Committer>,
+    ) -> io::Result<Arc<Self>> {
         let folder = id.to_string();
-        let path: Arc<Path> = directory.path.join(&folder).into();
+        let path = directory.folder(&folder);
         let recovery_point = directory.recovery_point(&folder);
         let trust = Trust {
             clean: directory.was_clean,
@@ -132,6 +188,12 @@ impl DiskLog {
             producers,
             epochs,
         } = recovery::load(&path, trust, &config, now_ms)?;
+        if config.durability == Durability::Disk {
+            // Whoever read it before the crash was told that it is there.
+            for segment in segments.iter().filter(|segment| segment.size() > 0) {
+                segment.sync()?;
+            }
+        }
         // A start looks into every log, most of which are quiet then.
         segments.iter().for_each(|segment| segment.close());
         let changed = segments.iter().any(|segment| !segment.is_synced());
@@ -143,23 +205,37 @@ impl DiskLog {
             log_end,
             producers,
             epochs,
+            high_watermark: log_end,
+            durable_end: if changed {
+                recovery_point.min(log_end)
+            } else {
+                log_end
+            },
             recovery_point: recovery_point.min(log_end),
+            queued: false,
+            named: false,
             last_flush_ms: now_ms,
             now_ms,
             read_hint: None,
+            snapshots: VecDeque::new(),
+            last_checkpoint_ms: now_ms,
+            unchecked_bytes: 0,
             closed: None,
         };
-        Ok(Self {
+        Ok(Arc::new_cyclic(|this| Self {
             id,
             directory,
             folder,
             path,
             state: Mutex::new(state),
+            committer,
+            this: this.clone(),
             observer,
-        })
+        }))
     }
 
     fn append_now(&self, append: &Append) -> Result<Appended, LogError> {
+        self.online()?;
         let config = Arc::clone(&lock(&self.state).config);
         let mut prepared = prepare(&config, append)?;
         let mut state = lock(&self.state);
@@ -184,13 +260,13 @@ impl DiskLog {
             .map_err(|error| storage(&error))?
         {
             self.roll(&mut state, append.now_ms)
-                .map_err(|error| storage(&error))?;
+                .map_err(|error| self.write_failed(&error))?;
         }
         state.changed = true;
         state
             .active()?
             .append(&prepared, config.index_interval_bytes)
-            .map_err(|error| storage(&error))?;
+            .map_err(|error| self.write_failed(&error))?;
         let header = prepared.header;
         state.producers.appended(&header);
         state.log_end = header.next_offset();
@@ -200,12 +276,10 @@ impl DiskLog {
             // Each batch carries its epoch too, from which recovery makes the checkpoint anew.
             tracing::warn!(log = %self.path.display(), %error, "cannot write the leader epochs");
         }
-        let unflushed = state
-            .log_end
-            .saturating_sub(state.recovery_point.max(state.log_start));
-        if unflushed >= config.flush_messages {
-            self.flush(&mut state, append.now_ms)
-                .map_err(|error| storage(&error))?;
+        state.move_high_watermark();
+        state.unchecked_bytes += prepared.size_bytes() as u64;
+        if !state.may_run_ahead() {
+            self.queue(&mut state);
         }
         Ok(Appended {
             base_offset: header.base_offset,
@@ -214,6 +288,72 @@ impl DiskLog {
             log_start_offset: state.log_start,
             duplicate: false,
         })
+    }
+
+    /// Has the log committed soon.
+    pub(crate) fn queue(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.queued, true)
+            && let Some(log) = self.this.upgrade()
+        {
+            self.committer.push(log);
+        }
+    }
+
+    pub(crate) fn online(&self) -> Result<(), LogError> {
+        match self.directory.failure() {
+            None => Ok(()),
+            Some(why) => Err(LogError::Storage(why.to_owned())),
+        }
+    }
+
+    /// Why a write failed. Without room it is tried again with the next one; after any other error
+    /// the directory is offline.
+    fn write_failed(&self, error: &io::Error) -> LogError {
+        if !is_out_of_room(error) {
+            self.directory.fail(error);
+        }
+        storage(error)
+    }
+
+    /// Makes durable what was appended, and moves the high watermark. On a thread that may wait.
+    pub(crate) fn commit(&self) {
+        let (unsynced, end, name) = {
+            let mut state = lock(&self.state);
+            state.queued = false;
+            if state.closed.is_some() {
+                return;
+            }
+            (state.unsynced(), state.log_end, !state.named)
+        };
+        if self.directory.failure().is_some() {
+            self.observer.failed();
+            return;
+        }
+        let synced = unsynced.iter().try_for_each(|segment| segment.sync());
+        let synced = synced.and_then(|()| {
+            if name {
+                files::sync_partition(&self.path)
+            } else {
+                Ok(())
+            }
+        });
+        let mut state = lock(&self.state);
+        if let Err(error) = synced {
+            // The files of a deleted log may be gone.
+            if state.closed.is_none() {
+                self.directory.fail(&error);
+                drop(state);
+                self.observer.failed();
+            }
+            return;
+        }
+        state.named = true;
+        state.durable_end = state.durable_end.max(end);
+        state.last_flush_ms = state.now_ms;
+        state.move_high_watermark();
+        let watermarks = state.watermarks();
+        drop(state);
+        self.observer.advanced(watermarks);
     }
 
     fn must_roll(&self, state: &State, batch: &Prepared, now_ms: i64) -> io::Result<bool> {
@@ -272,16 +412,8 @@ impl DiskLog {
         Ok(())
     }
 
-    pub(crate) fn flush(&self, state: &mut State, now_ms: i64) -> io::Result<()> {
-        for segment in &state.segments {
-            segment.sync()?;
-        }
-        state.recovery_point = state.log_end;
-        state.last_flush_ms = now_ms;
-        Ok(())
-    }
-
     fn read_now(&self, read: Read) -> Result<ReadResult, LogError> {
+        self.online()?;
         let (watermarks, mut segment, hint) = {
             let state = lock(&self.state);
             state.open()?;
@@ -359,13 +491,21 @@ impl DiskLog {
         if state.closed.is_some() {
             return Ok(state.recovery_point);
         }
+        if let Some(why) = self.directory.failure() {
+            return Err(io::Error::other(why.to_owned()));
+        }
         if state.changed {
-            if let Some(active) = state.segments.last() {
-                active.finish_times()?;
+            for segment in &state.segments {
+                segment.finish_times()?;
+                if sync {
+                    segment.sync()?;
+                    segment.sync_indexes()?;
+                } else {
+                    segment.flush_indexes()?;
+                }
             }
-            if sync {
-                let now_ms = state.now_ms;
-                self.flush(&mut state, now_ms)?;
+            if sync && !state.named {
+                files::sync_partition(&self.path)?;
             }
             snapshot::write(&self.path, state.log_end, &state.producers)?;
         }
@@ -374,6 +514,12 @@ impl DiskLog {
         state.segments.iter().for_each(|segment| segment.close());
         Ok(state.log_end)
     }
+}
+
+/// Whether an error is one that passes when there is room again.
+fn is_out_of_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 pub(crate) fn bound_of(watermarks: &Watermarks, bound: ReadBound) -> i64 {
@@ -433,9 +579,11 @@ fn read_batches(
 
 impl PartitionLog for DiskLog {
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>> {
+        let before = self.watermarks().high_watermark;
         let appended = self.append_now(&append);
-        if appended.as_ref().is_ok_and(|appended| !appended.duplicate) {
-            self.observer.advanced(self.watermarks());
+        let watermarks = self.watermarks();
+        if watermarks.high_watermark > before {
+            self.observer.advanced(watermarks);
         }
         ready(appended)
     }
@@ -490,6 +638,16 @@ impl PartitionLog for DiskLog {
     }
 
     fn update_config(&self, config: LogConfig) {
-        lock(&self.state).config = Arc::new(config);
+        let mut state = lock(&self.state);
+        state.config = Arc::new(config);
+        state.move_high_watermark();
+        let watermarks = state.watermarks();
+        drop(state);
+        self.observer.advanced(watermarks);
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        self.online()?;
+        lock(&self.state).open()
     }
 }

@@ -5,15 +5,16 @@
 //! batch, and cut at the first that is not whole: a torn tail was never acknowledged as durable.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::fs;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use milena_log::{LeaderEpochs, LogConfig, Producers};
 use milena_protocol::records::{BatchHeader, HEADER_BYTES};
 
+use crate::disk::Folder;
+use crate::index::{OffsetIndex, TimeIndex};
 use crate::segment::Segment;
 use crate::{checkpoint, files, snapshot};
 
@@ -41,7 +42,12 @@ pub(crate) struct Trust {
     pub(crate) log_start: i64,
 }
 
-pub(crate) fn load(folder: &Arc<Path>, trust: Trust, config: &LogConfig, now_ms: i64) -> io::Result<Loaded> {
+pub(crate) fn load(
+    folder: &Arc<Folder>,
+    trust: Trust,
+    config: &LogConfig,
+    now_ms: i64,
+) -> io::Result<Loaded> {
     let bases = tidy(folder)?;
     let mut segments: Vec<Arc<Segment>> = Vec::new();
     let mut scanned = Vec::new();
@@ -56,6 +62,8 @@ pub(crate) fn load(folder: &Arc<Path>, trust: Trust, config: &LogConfig, now_ms:
         }
         let next = bases.get(at + 1).copied();
         let trusted = trust.clean || next.is_some_and(|next| next <= trust.recovery_point);
+        // What should have been trusted and is not is looked at from its start.
+        let from = if trusted { base } else { trust.recovery_point };
         let opened = if trusted {
             open_trusted(folder, base, next)?
         } else {
@@ -64,7 +72,7 @@ pub(crate) fn load(folder: &Arc<Path>, trust: Trust, config: &LogConfig, now_ms:
         let (segment, end) = match opened {
             Some(found) => found,
             None => {
-                let recovered = recover(folder, base, config)?;
+                let recovered = recover(folder, base, from, config)?;
                 broken = recovered.cut && next.is_some();
                 scanned.extend(recovered.epochs);
                 (recovered.segment, recovered.end)
@@ -117,10 +125,10 @@ pub(crate) fn preallocation(config: &LogConfig) -> Option<u64> {
 }
 
 /// Removes what interrupted work left behind; gives the base offsets of the segments.
-fn tidy(folder: &Path) -> io::Result<Vec<i64>> {
+fn tidy(folder: &Folder) -> io::Result<Vec<i64>> {
     let mut bases = BTreeSet::new();
     let mut indexes = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(&**folder)? {
         let path = entry?.path();
         let name = path
             .file_name()
@@ -130,7 +138,7 @@ fn tidy(folder: &Path) -> io::Result<Vec<i64>> {
             .iter()
             .any(|suffix| name.ends_with(suffix))
         {
-            files::remove_if_there(&path)?;
+            folder.disk.remove(&path)?;
         } else if let Some(base) = files::offset_of(&path, "log") {
             bases.insert(base);
         } else if let Some(base) =
@@ -141,7 +149,7 @@ fn tidy(folder: &Path) -> io::Result<Vec<i64>> {
     }
     for (base, path) in indexes {
         if !bases.contains(&base) {
-            files::remove_if_there(&path)?;
+            folder.disk.remove(&path)?;
         }
     }
     Ok(bases.into_iter().collect())
@@ -162,7 +170,7 @@ fn length(metadata: &fs::Metadata) -> io::Result<u32> {
 }
 
 /// A segment that needs no recovery, and its end; `None` when it turns out that it does.
-fn open_trusted(folder: &Arc<Path>, base: i64, next: Option<i64>) -> io::Result<Option<(Segment, i64)>> {
+fn open_trusted(folder: &Arc<Folder>, base: i64, next: Option<i64>) -> io::Result<Option<(Segment, i64)>> {
     let metadata = files::segment_file(folder, base, "log").metadata()?;
     let opened =
         Segment::open(folder, base, length(&metadata)?, modified_ms(&metadata)).and_then(|segment| {
@@ -220,18 +228,23 @@ struct Recovered {
     cut: bool,
 }
 
-/// Reads a whole segment, cuts it behind the last good batch and makes its indexes anew.
-fn recover(folder: &Arc<Path>, base: i64, config: &LogConfig) -> io::Result<Recovered> {
-    for extension in ["index", "timeindex"] {
-        files::remove_if_there(&files::segment_file(folder, base, extension))?;
-    }
+/// Reads a segment from the recovery point on, cuts it behind the last good batch and makes that part
+/// of its indexes anew.
+fn recover(
+    folder: &Arc<Folder>,
+    base: i64,
+    recovery_point: i64,
+    config: &LogConfig,
+) -> io::Result<Recovered> {
     let path = files::segment_file(folder, base, "log");
-    let file = File::options().read(true).write(true).open(&path)?;
-    let metadata = file.metadata()?;
+    let file = folder.disk.open(&path, false)?;
+    let metadata = file.file().metadata()?;
     let length = length(&metadata)?;
-    let segment = Segment::open(folder, base, length, modified_ms(&metadata))?;
-    let mut reader = BufReader::with_capacity(READ_AHEAD_BYTES, &file);
-    let (mut position, mut end) = (0u32, base);
+    let segment = open_to_recover(folder, base, recovery_point, &metadata)?;
+    let mut position = segment.offsets.position(recovery_point)?;
+    let mut end = base;
+    let mut reader = BufReader::with_capacity(READ_AHEAD_BYTES, &**file.file());
+    reader.seek(SeekFrom::Start(u64::from(position)))?;
     let mut epochs: Vec<(i32, i64)> = Vec::new();
     let mut payload = Vec::new();
     let why = loop {
@@ -256,9 +269,10 @@ fn recover(folder: &Arc<Path>, base: i64, config: &LogConfig) -> io::Result<Reco
             "the tail that was not whole is cut off"
         );
         file.set_len(u64::from(position))?;
-        file.sync_all()?;
+        file.sync()?;
     }
     segment.finish_times()?;
+    segment.flush_indexes()?;
     let segment = Segment::open(folder, base, position, modified_ms(&metadata))?;
     Ok(Recovered {
         segment,
@@ -266,6 +280,45 @@ fn recover(folder: &Arc<Path>, base: i64, config: &LogConfig) -> io::Result<Reco
         epochs,
         cut,
     })
+}
+
+/// The segment with what its indexes say about the part below the recovery point; that was synced.
+fn open_to_recover(
+    folder: &Arc<Folder>,
+    base: i64,
+    recovery_point: i64,
+    metadata: &fs::Metadata,
+) -> io::Result<Segment> {
+    let (length, created_ms) = (length(metadata)?, modified_ms(metadata));
+    if recovery_point > base
+        && let Ok(offsets) = OffsetIndex::load(folder, base)
+        && let Ok(times) = TimeIndex::load(folder, base)
+    {
+        let segment = Segment::with_indexes(folder, base, length, created_ms, offsets, times)?;
+        // Where an entry points, there must be what it says.
+        let batch = |offset| match segment.find(offset) {
+            Ok(Some((position, header))) if header.last_offset() == offset => Some((position, header)),
+            _ => None,
+        };
+        segment.offsets.truncate_to(|offset, position| {
+            let header = segment.header_at(position).ok().flatten();
+            Ok(offset < recovery_point && header.is_some_and(|header| header.last_offset() == offset))
+        })?;
+        segment.times.truncate_to(|entry| {
+            let found = batch(entry.offset);
+            Ok(entry.offset < recovery_point
+                && found.is_some_and(|(_, header)| header.max_timestamp == entry.timestamp_ms))
+        })?;
+        if segment.offsets.is_there() && segment.times.last()?.is_some() {
+            return Segment::open(folder, base, length, created_ms);
+        }
+    }
+    for extension in ["index", "timeindex"] {
+        folder
+            .disk
+            .remove(&files::segment_file(folder, base, extension))?;
+    }
+    Segment::open(folder, base, length, created_ms)
 }
 
 /// The next batch if it is whole and good, or why not.
@@ -320,20 +373,20 @@ fn epochs_of(segments: &[Arc<Segment>]) -> io::Result<LeaderEpochs> {
 }
 
 /// The newest good snapshot, and what was appended since.
-fn load_producers(folder: &Path, segments: &[Arc<Segment>], log_end: i64) -> io::Result<Producers> {
+fn load_producers(folder: &Folder, segments: &[Arc<Segment>], log_end: i64) -> io::Result<Producers> {
     let mut from = segments.first().map_or(0, |segment| segment.base_offset);
     let mut producers = Producers::default();
     let mut found = false;
     for offset in snapshot::list(folder)?.into_iter().rev() {
         let of_segment = segments.iter().any(|segment| segment.base_offset == offset);
         if offset > log_end || (found && !of_segment) {
-            files::remove_if_there(&snapshot::path(folder, offset))?;
+            folder.disk.remove(&snapshot::path(folder, offset))?;
         } else if !found {
             match snapshot::read(folder, offset) {
                 Ok(read) => (producers, from, found) = (read, offset, true),
                 Err(error) => {
                     tracing::warn!(folder = %folder.display(), offset, %error, "a producer snapshot is left out");
-                    files::remove_if_there(&snapshot::path(folder, offset))?;
+                    folder.disk.remove(&snapshot::path(folder, offset))?;
                 }
             }
         }

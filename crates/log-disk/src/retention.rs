@@ -9,7 +9,10 @@ use milena_log::{LogError, Watermarks};
 use crate::directory::lock;
 use crate::log::{DiskLog, State, storage};
 use crate::segment::Segment;
-use crate::{checkpoint, files, snapshot};
+
+/// Behind the recovery point there is not much more than this for a start after a crash to read.
+const MOST_UNCHECKED_BYTES: u64 = 64 * 1024 * 1024;
+use crate::{checkpoint, snapshot};
 
 impl DiskLog {
     pub(crate) fn delete_records_now(
@@ -59,7 +62,7 @@ impl DiskLog {
         gone: impl Fn(&State, usize) -> bool,
     ) -> io::Result<()> {
         let mut count = 0;
-        while count < state.segments.len() && state.segments[count].size() > 0 && gone(state, count) {
+        while count < state.segments.len() && state.may_be_dropped(count) && gone(state, count) {
             count += 1;
         }
         if count == 0 {
@@ -79,60 +82,106 @@ impl DiskLog {
         let due_ms = now_ms.saturating_add(state.config.file_delete_delay_ms);
         for segment in state.segments.drain(..count) {
             self.directory.doom(due_ms, segment.retire()?);
-            files::remove_if_there(&snapshot::path(&self.path, segment.base_offset))?;
+            self.path
+                .disk
+                .remove(&snapshot::path(&self.path, segment.base_offset))?;
         }
         Ok(())
     }
 
     /// Retention by time and size, expiry of producers, `flush.ms`; gives the recovery point.
-    pub(crate) fn maintain(&self, now_ms: i64) -> io::Result<i64> {
-        let moved;
-        let recovery_point;
-        {
+    pub(crate) fn maintain(&self, now_ms: i64, checkpoint_interval_ms: i64) -> io::Result<i64> {
+        let mut state = lock(&self.state);
+        if state.closed.is_some() || self.directory.failure().is_some() {
+            return Ok(state.recovery_point);
+        }
+        state.now_ms = state.now_ms.max(now_ms);
+        for segment in &state.segments {
+            segment.close_if_idle();
+        }
+        let before = state.watermarks();
+        let expiration_ms = state.config.producer_id_expiration_ms;
+        state.producers.expire(now_ms, expiration_ms);
+        self.retain(&mut state, now_ms)?;
+        let flush_is_due = now_ms.saturating_sub(state.last_flush_ms) >= state.config.flush_ms;
+        if flush_is_due && state.durable_end < state.log_end {
+            self.queue(&mut state);
+        }
+        let after = state.watermarks();
+        let recovery_point = state.recovery_point;
+        let checkpoint_is_due = now_ms.saturating_sub(state.last_checkpoint_ms) >= checkpoint_interval_ms
+            || state.unchecked_bytes >= MOST_UNCHECKED_BYTES;
+        drop(state);
+        if after != before {
+            self.observer.advanced(after);
+        }
+        if checkpoint_is_due {
+            self.checkpoint(now_ms)
+        } else {
+            Ok(recovery_point)
+        }
+    }
+
+    /// Moves the recovery point to the durable end, so that the next start need not look at what is
+    /// below it. The syncs are done without the lock.
+    fn checkpoint(&self, now_ms: i64) -> io::Result<i64> {
+        let segments = {
             let mut state = lock(&self.state);
-            if state.closed.is_some() {
+            state.last_checkpoint_ms = now_ms;
+            state.unchecked_bytes = 0;
+            if state.closed.is_some() || state.recovery_point >= state.log_end {
                 return Ok(state.recovery_point);
             }
-            state.now_ms = state.now_ms.max(now_ms);
-            for segment in &state.segments {
-                segment.close_if_idle();
+            if let Some(active) = state.segments.last() {
+                active.finish_times()?;
             }
-            let before = state.watermarks();
-            let expiration_ms = state.config.producer_id_expiration_ms;
-            state.producers.expire(now_ms, expiration_ms);
-            self.retain(&mut state, now_ms)?;
-            if now_ms.saturating_sub(state.last_flush_ms) >= state.config.flush_ms {
-                self.flush(&mut state, now_ms)?;
-            }
-            let after = state.watermarks();
-            moved = (after != before).then_some(after);
-        }
-        // Without the lock: a segment that is not the active one does not change any more.
-        let rolled = {
-            let state = lock(&self.state);
-            let rolled = &state.segments[..state.segments.len().saturating_sub(1)];
-            let unsynced = rolled.iter().filter(|segment| !segment.is_synced());
-            unsynced.cloned().collect::<Vec<Arc<Segment>>>()
+            self.write_snapshot(&mut state);
+            state.segments[state.segment_at(state.recovery_point)..].to_vec()
         };
-        for segment in &rolled {
-            segment.sync()?;
-        }
-        {
+        let Some((active, rolled)) = segments.split_last() else {
+            return Ok(0);
+        };
+        let synced = rolled.iter().try_for_each(|segment| segment.sync());
+        let durable_end = {
             let mut state = lock(&self.state);
-            if let Some(last) = rolled.last()
-                && let Some(next) = state
-                    .segments
-                    .iter()
-                    .find(|segment| segment.base_offset > last.base_offset)
-            {
-                state.recovery_point = state.recovery_point.max(next.base_offset);
+            if synced.is_ok() {
+                state.durable_end = state.durable_end.max(active.base_offset);
             }
-            recovery_point = state.recovery_point;
+            state.durable_end
+        };
+        let synced = synced.and_then(|()| segments.iter().try_for_each(|segment| segment.sync_indexes()));
+        let mut state = lock(&self.state);
+        if let Err(error) = synced {
+            // The files of what was deleted meanwhile may be gone.
+            let is_there = |segment: &Arc<Segment>| state.segments.iter().any(|it| Arc::ptr_eq(it, segment));
+            if state.closed.is_none() && segments.iter().all(is_there) {
+                self.directory.fail(&error);
+            }
+            return Err(error);
         }
-        if let Some(watermarks) = moved {
-            self.observer.advanced(watermarks);
+        state.recovery_point = state.recovery_point.max(durable_end);
+        Ok(state.recovery_point)
+    }
+
+    /// Keeps what is known of the producers, so that the next start reads the log from here only. The
+    /// newest but one stays too: the log may turn out shorter than it seems now.
+    fn write_snapshot(&self, state: &mut State) {
+        let offset = state.log_end;
+        if state.snapshots.back() == Some(&offset) {
+            return;
         }
-        Ok(recovery_point)
+        if let Err(error) = snapshot::write(&self.path, offset, &state.producers) {
+            tracing::warn!(log = %self.path.display(), %error, "cannot write a producer snapshot");
+            return;
+        }
+        state.snapshots.push_back(offset);
+        if state.snapshots.len() > 2
+            && let Some(old) = state.snapshots.pop_front()
+            && state.segments.iter().all(|segment| segment.base_offset != old)
+            && let Err(error) = self.path.disk.remove(&snapshot::path(&self.path, old))
+        {
+            tracing::warn!(log = %self.path.display(), %error, "cannot remove an old producer snapshot");
+        }
     }
 
     fn retain(&self, state: &mut State, now_ms: i64) -> io::Result<()> {

@@ -3,17 +3,18 @@
 //! Bytes are only ever added at the end, by the one who holds the log's lock; [`Segment::size`] is
 //! what readers, who hold no lock, may see. The file is opened when it is first needed.
 
-use std::fs::{self, File};
-use std::io::{self, IoSlice};
+use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use milena_log::Prepared;
 use milena_protocol::records::{BatchHeader, HEADER_BYTES};
 
+use crate::disk::{DiskFile, Folder};
 use crate::files;
 use crate::handle::Handle;
 use crate::index::{OffsetIndex, TimeEntry, TimeIndex};
@@ -34,27 +35,27 @@ pub(crate) struct Segment {
     first_timestamp_ms: AtomicI64,
     bytes_since_index: AtomicU32,
     pub(crate) created_ms: i64,
-    /// Whether everything in it has reached the disk.
-    synced: AtomicBool,
+    /// Bytes that have reached the disk; the indexes may not.
+    synced: AtomicU32,
+    /// Whether the names of its files have.
+    named: AtomicBool,
+    folder: Arc<Folder>,
 }
 
 impl Segment {
     /// Starts an empty segment.
     pub(crate) fn create(
-        folder: &Arc<Path>,
+        folder: &Arc<Folder>,
         base_offset: i64,
         now_ms: i64,
         preallocate: Option<u64>,
     ) -> io::Result<Self> {
         let path = files::segment_file(folder, base_offset, "log");
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
+        let file = folder.disk.open(&path, true)?;
+        file.set_len(0)?;
         if let Some(bytes) = preallocate {
             // Kept apart from the file's size, so that the end of the file stays the end of the log.
+            let file = file.file();
             match rustix::fs::fallocate(file.as_fd(), rustix::fs::FallocateFlags::KEEP_SIZE, 0, bytes) {
                 Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                     tracing::warn!(folder = %folder.display(), "preallocate=true: this file system cannot");
@@ -65,8 +66,7 @@ impl Segment {
         let segment = Self::open(folder, base_offset, 0, now_ms)?;
         segment.offsets.clear()?;
         segment.times.clear()?;
-        // Nothing is lost with an empty segment: the next start makes it again.
-        segment.mark_synced();
+        segment.named.store(false, Ordering::Release);
         Ok(segment)
     }
 
@@ -74,7 +74,12 @@ impl Segment {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] when an index is not plausible and must be made anew.
-    pub(crate) fn open(folder: &Arc<Path>, base_offset: i64, size: u32, created_ms: i64) -> io::Result<Self> {
+    pub(crate) fn open(
+        folder: &Arc<Folder>,
+        base_offset: i64,
+        size: u32,
+        created_ms: i64,
+    ) -> io::Result<Self> {
         let offsets = OffsetIndex::load(folder, base_offset)?;
         let times = TimeIndex::load(folder, base_offset)?;
         if !offsets.is_plausible(size)? {
@@ -83,6 +88,18 @@ impl Segment {
                 "the offset index points behind the log",
             ));
         }
+        Self::with_indexes(folder, base_offset, size, created_ms, offsets, times)
+    }
+
+    /// A segment whose indexes nobody has looked at yet.
+    pub(crate) fn with_indexes(
+        folder: &Arc<Folder>,
+        base_offset: i64,
+        size: u32,
+        created_ms: i64,
+        offsets: OffsetIndex,
+        times: TimeIndex,
+    ) -> io::Result<Self> {
         let last = times.last()?;
         Ok(Self {
             base_offset,
@@ -95,7 +112,9 @@ impl Segment {
             first_timestamp_ms: AtomicI64::new(NO_TIMESTAMP),
             bytes_since_index: AtomicU32::new(0),
             created_ms,
-            synced: AtomicBool::new(false),
+            synced: AtomicU32::new(0),
+            named: AtomicBool::new(true),
+            folder: Arc::clone(folder),
         })
     }
 
@@ -103,8 +122,12 @@ impl Segment {
         self.log.path()
     }
 
-    pub(crate) fn file(&self) -> io::Result<Arc<File>> {
+    fn disk_file(&self) -> io::Result<Arc<DiskFile>> {
         self.log.open()
+    }
+
+    pub(crate) fn file(&self) -> io::Result<Arc<File>> {
+        Ok(Arc::clone(self.disk_file()?.file()))
     }
 
     /// Closes the files that nobody used since the last call.
@@ -122,16 +145,17 @@ impl Segment {
 
     /// Gives back what was reserved behind the end.
     pub(crate) fn release_preallocated(&self) -> io::Result<()> {
-        self.file()?.set_len(u64::from(self.size()))
+        self.disk_file()?.set_len(u64::from(self.size()))
     }
 
+    /// Whether every record in it has reached the disk.
     pub(crate) fn is_synced(&self) -> bool {
-        self.synced.load(Ordering::Acquire)
+        self.synced.load(Ordering::Acquire) == self.size()
     }
 
     /// Says that everything in it was synced by an earlier run.
     pub(crate) fn mark_synced(&self) {
-        self.synced.store(true, Ordering::Release);
+        self.synced.store(self.size(), Ordering::Release);
     }
 
     /// Bytes that readers may see.
@@ -170,8 +194,8 @@ impl Segment {
         let end = position
             .checked_add(size)
             .ok_or_else(|| io::Error::other("the segment is full"))?;
-        let file = self.file()?;
-        if let Err(error) = write_all_vectored_at(&file, &header, &batch.payload, u64::from(position)) {
+        let file = self.disk_file()?;
+        if let Err(error) = file.write_at([&header, &batch.payload], u64::from(position)) {
             // The bytes behind the end are not part of the log; recovery would cut them too.
             let _ = file.set_len(u64::from(position));
             return Err(error);
@@ -186,7 +210,6 @@ impl Segment {
             tracing::warn!(segment = %self.path().display(), offset = last_offset, %error, "cannot write to the index");
             Ok::<(), io::Error>(())
         })?;
-        self.synced.store(false, Ordering::Release);
         self.size.store(end, Ordering::Release);
         Ok(())
     }
@@ -274,16 +297,30 @@ impl Segment {
         Ok(bytes)
     }
 
-    /// Makes everything in the segment durable.
+    /// Makes the records durable that were there when it was called.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        if self.synced.load(Ordering::Acquire) {
-            return Ok(());
+        let size = self.size();
+        if self.synced.load(Ordering::Acquire) < size {
+            self.disk_file()?.sync()?;
+            self.synced.fetch_max(size, Ordering::AcqRel);
         }
-        self.file()?.sync_data()?;
-        self.offsets.sync()?;
-        self.times.sync()?;
-        self.synced.store(true, Ordering::Release);
+        if !self.named.load(Ordering::Acquire) {
+            self.folder.disk.sync_folder(&self.folder)?;
+            self.named.store(true, Ordering::Release);
+        }
         Ok(())
+    }
+
+    /// Makes the indexes durable. The next start then trusts them.
+    pub(crate) fn sync_indexes(&self) -> io::Result<()> {
+        self.offsets.sync()?;
+        self.times.sync()
+    }
+
+    /// Writes what the indexes hold back.
+    pub(crate) fn flush_indexes(&self) -> io::Result<()> {
+        self.offsets.flush()?;
+        self.times.flush()
     }
 
     /// Renames the segment's files to `.deleted`, and gives the new names.
@@ -299,34 +336,13 @@ impl Segment {
             let path = self.path().with_extension(extension);
             let mut new = path.as_os_str().to_owned();
             new.push(files::DELETED_SUFFIX);
-            match fs::rename(&path, &new) {
-                Ok(()) => retired.push(new.into()),
+            let new = PathBuf::from(new);
+            match self.folder.disk.rename(&path, &new) {
+                Ok(()) => retired.push(new),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(retired)
     }
-}
-
-fn write_all_vectored_at(file: &File, header: &[u8], payload: &[u8], at: u64) -> io::Result<()> {
-    let total = header.len() + payload.len();
-    let mut written = 0;
-    while written < total {
-        let slices = if written < header.len() {
-            [IoSlice::new(&header[written..]), IoSlice::new(payload)]
-        } else {
-            [
-                IoSlice::new(&payload[written - header.len()..]),
-                IoSlice::new(&[]),
-            ]
-        };
-        match rustix::io::pwritev(file.as_fd(), &slices, at + written as u64) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(step) => written += step,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@ use milena_protocol::stored::ProducerSnapshot;
 use milena_protocol::stored::producer_snapshot::ProducerEntry;
 use milena_protocol::{Message, Reader, Writer};
 
+use crate::disk::Folder;
 use crate::files;
 
 const VERSION: i16 = 1;
@@ -37,7 +38,7 @@ fn invalid(text: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.to_string())
 }
 
-pub(crate) fn write(folder: &Path, offset: i64, producers: &Producers) -> io::Result<()> {
+pub(crate) fn write(folder: &Folder, offset: i64, producers: &Producers) -> io::Result<()> {
     let mut entries: Vec<ProducerEntry> = producers
         .iter()
         .map(|(id, producer)| to_entry(id, producer))
@@ -54,7 +55,7 @@ pub(crate) fn write(folder: &Path, offset: i64, producers: &Producers) -> io::Re
     let mut bytes = writer.finish_contiguous().to_vec();
     let crc = crc32c::crc32c(&bytes[CRC_COVERS_FROM..]);
     bytes[CRC_AT..CRC_COVERS_FROM].copy_from_slice(&crc.to_be_bytes());
-    files::replace(&path(folder, offset), &bytes, false)
+    folder.disk.replace(&path(folder, offset), &bytes, false)
 }
 
 /// # Errors

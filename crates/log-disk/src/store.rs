@@ -1,7 +1,6 @@
 //! All partitions below the log directories.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,7 +10,9 @@ use milena_log::{
     BoxFuture, LogConfig, LogDir, LogError, LogStore, PartitionId, PartitionLog, WatermarkObserver,
 };
 
+use crate::commit::{CommitMode, CommitThread, Committer};
 use crate::directory::{Directory, lock};
+use crate::disk::{Disk, Watch};
 use crate::files;
 use crate::log::{DiskLog, storage};
 
@@ -19,15 +20,44 @@ use crate::log::{DiskLog, storage};
 /// of each of their files would take minutes.
 const MOST_SYNCED_ONE_BY_ONE: usize = 100;
 
+/// What the engine is told once.
+#[derive(Debug, Clone)]
+pub struct DiskOptions {
+    /// The time now, in ms since the Unix epoch; later calls bring their own.
+    pub now_ms: i64,
+    /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written down.
+    pub checkpoint_interval_ms: i64,
+    pub commit: CommitMode,
+    /// Sees every change of a file before it is made. For tests.
+    pub watch: Option<Arc<dyn Watch>>,
+}
+
+impl DiskOptions {
+    /// Kafka's defaults.
+    #[must_use]
+    pub fn at(now_ms: i64) -> Self {
+        Self {
+            now_ms,
+            checkpoint_interval_ms: 60_000,
+            commit: CommitMode::Thread,
+            watch: None,
+        }
+    }
+}
+
 /// The disk engine: segment files in Kafka's own formats.
 #[derive(Debug)]
 pub struct DiskLogStore {
     shared: Arc<Shared>,
+    _threads: Vec<CommitThread>,
 }
 
 #[derive(Debug)]
 struct Shared {
     directories: Vec<Arc<Directory>>,
+    /// One for each directory.
+    committers: Vec<Arc<Committer>>,
+    checkpoint_interval_ms: i64,
     logs: Mutex<HashMap<PartitionId, Arc<DiskLog>>>,
     /// Held while a log is opened: two logs must never write to one folder.
     opening: Mutex<()>,
@@ -44,35 +74,51 @@ impl DiskLogStore {
     ///
     /// # Errors
     /// When a directory cannot be used, or another process uses it.
-    pub fn open(log_dirs: Vec<PathBuf>, now_ms: i64) -> Result<Self, LogError> {
+    pub fn open(log_dirs: Vec<PathBuf>, options: DiskOptions) -> Result<Self, LogError> {
+        let disk = Disk::new(options.watch);
         let directories: io::Result<Vec<Arc<Directory>>> = log_dirs
             .into_iter()
-            .map(|path| Directory::open(path).map(Arc::new))
+            .map(|path| Directory::open(path, disk.clone()).map(Arc::new))
             .collect();
         let directories = directories.map_err(|error| storage(&error))?;
         if directories.is_empty() {
             return Err(LogError::Storage("log.dirs names no directory".into()));
         }
+        let committers: Vec<Arc<Committer>> = directories.iter().map(|_| Arc::default()).collect();
+        let threads: io::Result<Vec<CommitThread>> = match options.commit {
+            CommitMode::Manual => Ok(Vec::new()),
+            CommitMode::Thread => committers
+                .iter()
+                .map(|committer| CommitThread::start(Arc::clone(committer)))
+                .collect(),
+        };
         Ok(Self {
+            _threads: threads.map_err(|error| storage(&error))?,
             shared: Arc::new(Shared {
                 directories,
+                committers,
+                checkpoint_interval_ms: options.checkpoint_interval_ms,
                 logs: Mutex::new(HashMap::new()),
                 opening: Mutex::new(()),
-                now_ms: AtomicI64::new(now_ms),
+                now_ms: AtomicI64::new(options.now_ms),
             }),
         })
+    }
+
+    /// Makes durable what waits for it, with [`CommitMode::Manual`].
+    pub fn commit(&self) {
+        for committer in &self.shared.committers {
+            committer.commit_waiting();
+        }
     }
 }
 
 impl Shared {
     /// The directory that has the partition's folder, or the one with the fewest partitions.
-    fn directory_for(&self, id: &PartitionId) -> io::Result<&Arc<Directory>> {
+    fn directory_for(&self, id: &PartitionId) -> io::Result<(&Arc<Directory>, &Arc<Committer>)> {
         let folder = id.to_string();
-        if let Some(holder) = self
-            .directories
-            .iter()
-            .find(|directory| directory.path.join(&folder).is_dir())
-        {
+        let both = || self.directories.iter().zip(&self.committers);
+        if let Some(holder) = both().find(|(directory, _)| directory.path.join(&folder).is_dir()) {
             return Ok(holder);
         }
         let logs = lock(&self.logs);
@@ -81,16 +127,16 @@ impl Shared {
                 .filter(|log| log.directory.path == directory.path)
                 .count()
         };
-        self.directories
-            .iter()
-            .min_by_key(|directory| {
+        both()
+            .filter(|(directory, _)| directory.failure().is_none())
+            .min_by_key(|(directory, _)| {
                 if self.directories.len() == 1 {
                     0
                 } else {
                     count(directory)
                 }
             })
-            .ok_or_else(|| io::Error::other("there is no log directory"))
+            .ok_or_else(|| io::Error::other("every log directory is offline"))
     }
 
     fn open(
@@ -103,7 +149,8 @@ impl Shared {
         if lock(&self.logs).contains_key(&id) {
             return Err(io::Error::other(format!("{id} is open already")));
         }
-        let directory = Arc::clone(self.directory_for(&id)?);
+        let (directory, committer) = self.directory_for(&id)?;
+        let (directory, committer) = (Arc::clone(directory), Arc::clone(committer));
         let path = directory.path.join(id.to_string());
         if path.is_dir() {
             match files::read_partition_metadata(&path)? {
@@ -116,15 +163,15 @@ impl Shared {
                     self.doom_folder(&directory, &old, 0)?;
                 }
                 Some(_) => {}
-                None => files::write_partition_metadata(&path, id.topic_id)?,
+                None => files::write_partition_metadata(&directory.disk, &path, id.topic_id)?,
             }
         }
         if !path.is_dir() {
-            fs::create_dir(&path)?;
-            files::write_partition_metadata(&path, id.topic_id)?;
+            directory.disk.create_folder(&path)?;
+            files::write_partition_metadata(&directory.disk, &path, id.topic_id)?;
         }
         let now_ms = self.now_ms.load(Ordering::Relaxed);
-        let log = Arc::new(DiskLog::open(id.clone(), directory, config, now_ms, observer)?);
+        let log = DiskLog::open(id.clone(), directory, config, now_ms, observer, committer)?;
         lock(&self.logs).insert(id, Arc::clone(&log));
         Ok(log)
     }
@@ -140,7 +187,7 @@ impl Shared {
         let doomed = directory
             .path
             .join(files::deleted_folder(&id.topic, id.partition, &unique));
-        match fs::rename(directory.path.join(&folder), &doomed) {
+        match directory.disk.rename(&directory.path.join(&folder), &doomed) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
@@ -210,7 +257,9 @@ impl Shared {
 
     fn maintain(&self, now_ms: i64) {
         self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
-        if let Err(error) = self.each_log("maintain", |log| log.maintain(now_ms)) {
+        if let Err(error) = self.each_log("maintain", |log| {
+            log.maintain(now_ms, self.checkpoint_interval_ms)
+        }) {
             tracing::error!(%error, "maintenance of the logs failed; it is tried again");
         }
         for directory in &self.directories {
@@ -262,7 +311,10 @@ impl Shared {
                 let space = rustix::fs::statvfs(&directory.path);
                 LogDir {
                     path: std::path::absolute(&directory.path).unwrap_or_else(|_| directory.path.clone()),
-                    error: space.as_ref().err().map(ToString::to_string),
+                    error: match directory.failure() {
+                        Some(why) => Some(why.to_owned()),
+                        None => space.as_ref().err().map(ToString::to_string),
+                    },
                     total_bytes: space
                         .as_ref()
                         .map_or(-1, |it| number(it.f_blocks.saturating_mul(it.f_frsize))),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use milena_log::conformance;
-use milena_log_disk::DiskLogStore;
+use milena_log_disk::{DiskLogStore, DiskOptions};
 
 #[test]
 fn the_disk_engine_conforms() {
@@ -14,6 +14,6 @@ fn the_disk_engine_conforms() {
         let mut count = count.lock().unwrap();
         *count += 1;
         let dir: PathBuf = root.path().join(count.to_string());
-        Arc::new(DiskLogStore::open(vec![dir], conformance::NOW_MS).unwrap())
+        Arc::new(DiskLogStore::open(vec![dir], DiskOptions::at(conformance::NOW_MS)).unwrap())
     });
 }

@@ -295,7 +295,11 @@ fn offsets_go_on_when_all_segments_were_lost() {
 fn a_directory_serves_one_broker_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let first = store(dir.path());
-    let error = milena_log_disk::DiskLogStore::open(vec![dir.path().to_owned()], NOW_MS).unwrap_err();
+    let error = milena_log_disk::DiskLogStore::open(
+        vec![dir.path().to_owned()],
+        milena_log_disk::DiskOptions::at(NOW_MS),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("another broker"), "{error}");
     drop(first);
     drop(store(dir.path()));
@@ -396,10 +400,11 @@ fn a_new_partition_goes_to_the_directory_with_the_fewest() {
         let counts: Vec<usize> = store.log_dirs().iter().map(|dir| dir.partitions.len()).collect();
         counts
     };
-    let store = milena_log_disk::DiskLogStore::open(dirs.clone(), NOW_MS).unwrap();
+    let store =
+        milena_log_disk::DiskLogStore::open(dirs.clone(), milena_log_disk::DiskOptions::at(NOW_MS)).unwrap();
     assert_eq!(open_all(&store), [2, 2, 2]);
     wait(store.close()).unwrap();
     drop(store);
-    let store = milena_log_disk::DiskLogStore::open(dirs, NOW_MS).unwrap();
+    let store = milena_log_disk::DiskLogStore::open(dirs, milena_log_disk::DiskOptions::at(NOW_MS)).unwrap();
     assert_eq!(open_all(&store), [2, 2, 2], "and is found where it is");
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{Log, append, contents, files, folder, open, plain, small};
 use milena_log::conformance::{self, NOW_MS, wait};
-use milena_log::{Append, CleanupPolicy, LogConfig, LogStore};
+use milena_log::{Append, CleanupPolicy, Durability, LogConfig, LogStore};
 use milena_protocol::records::BatchBuilder;
 
 fn fill(log: &Log, times: impl IntoIterator<Item = i64>) {
@@ -220,30 +220,84 @@ fn producers_expire_by_their_last_batch() {
     assert_eq!(log.producers().len(), 0);
 }
 
+/// How often recovery points are written down.
+const CHECKPOINT_MS: i64 = 60_000;
+
 fn recovery_point(dir: &Path) -> Option<String> {
     let text = fs::read_to_string(dir.join("recovery-point-offset-checkpoint")).unwrap();
     text.lines().last().map(str::to_owned)
 }
 
 #[test]
-fn flush_messages_and_flush_ms_move_the_recovery_point() {
+fn flush_messages_and_flush_ms_have_the_log_synced() {
     let dir = tempfile::tempdir().unwrap();
-    let config = LogConfig {
-        flush_messages: 3,
+    let os = LogConfig {
+        durability: Durability::Os,
         ..LogConfig::default()
     };
-    let (store, log, _) = open(dir.path(), &config);
-    fill(&log, [0; 5]);
-    wait(store.maintain(NOW_MS));
-    assert_eq!(recovery_point(dir.path()).as_deref(), Some("conformance 0 3"));
+    let store = common::manual(dir.path());
+    let (log, _) = conformance::open(
+        &store,
+        LogConfig {
+            flush_messages: 3,
+            ..os.clone()
+        },
+    );
+    let add = || wait(log.append(plain(&[0]))).unwrap();
+    let seen = || log.watermarks().high_watermark;
+    add();
+    add();
+    assert_eq!(seen(), 2, "two may be seen before they are on the disk");
+    add();
+    assert_eq!(seen(), 2, "the third has them synced first");
+    store.commit();
+    assert_eq!(seen(), 3);
+    log.update_config(LogConfig { flush_ms: 10, ..os });
+    add();
+    let point = |after_ms| {
+        wait(store.maintain(NOW_MS + after_ms));
+        store.commit();
+        wait(store.maintain(NOW_MS + after_ms + CHECKPOINT_MS));
+        recovery_point(dir.path())
+    };
+    assert_eq!(point(9).as_deref(), Some("conformance 0 3"));
+    assert_eq!(point(10 + CHECKPOINT_MS).as_deref(), Some("conformance 0 4"));
+}
+
+#[test]
+fn nobody_sees_what_is_not_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = common::manual(dir.path());
+    let (log, _) = conformance::open(&store, LogConfig::default());
+    for _ in 0..3 {
+        wait(log.append(plain(&[0]))).unwrap();
+    }
+    assert_eq!(
+        (log.watermarks().high_watermark, log.watermarks().log_end),
+        (0, 3)
+    );
+    assert_eq!(contents(&log).len(), 0);
+    store.commit();
+    assert_eq!(log.watermarks().high_watermark, 3);
+    assert_eq!(contents(&log).len(), 3);
+}
+
+#[test]
+fn a_topic_that_turns_to_the_durability_of_the_system_is_seen_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = common::manual(dir.path());
+    let (log, _) = conformance::open(&store, LogConfig::default());
+    wait(log.append(plain(&[0]))).unwrap();
     log.update_config(LogConfig {
-        flush_ms: 10,
+        durability: Durability::Os,
         ..LogConfig::default()
     });
-    wait(store.maintain(NOW_MS + 9));
-    assert_eq!(recovery_point(dir.path()).as_deref(), Some("conformance 0 3"));
-    wait(store.maintain(NOW_MS + 10));
-    assert_eq!(recovery_point(dir.path()).as_deref(), Some("conformance 0 5"));
+    assert_eq!(log.watermarks().high_watermark, 1);
+    log.update_config(LogConfig::default());
+    wait(log.append(plain(&[0]))).unwrap();
+    assert_eq!(log.watermarks().high_watermark, 1, "and back");
+    store.commit();
+    assert_eq!(log.watermarks().high_watermark, 2);
 }
 
 #[test]
@@ -251,12 +305,11 @@ fn rolled_segments_are_synced_and_trusted_after_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let (store, log, _) = open(dir.path(), &small());
     fill(&log, [0; 20]);
-    wait(store.maintain(NOW_MS));
+    wait(store.maintain(NOW_MS + CHECKPOINT_MS));
     drop((store, log));
     let names = files(dir.path(), ".log");
     let point = recovery_point(dir.path()).unwrap();
-    let active = names.last().unwrap()[..20].parse::<i64>().unwrap();
-    assert_eq!(point, format!("conformance 0 {active}"));
+    assert_eq!(point, "conformance 0 20");
     // A changed byte below the recovery point would be found by a scan, and cut.
     let path = folder(dir.path()).join(&names[0]);
     let mut bytes = fs::read(&path).unwrap();

@@ -27,11 +27,21 @@ pub enum CompressionType {
     Zstd(i32),
 }
 
+/// `durability`: what `acks=all` promises. Kafka has no such setting; it does what `os` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The records are on the disk: a power cut takes nothing that was acknowledged or read.
+    Disk,
+    /// The operating system has the records: the end of the process takes nothing.
+    Os,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogConfig {
     pub cleanup_policy: CleanupPolicy,
     pub compression_type: CompressionType,
     pub delete_retention_ms: i64,
+    pub durability: Durability,
     pub file_delete_delay_ms: i64,
     pub flush_messages: i64,
     pub flush_ms: i64,
@@ -57,7 +67,7 @@ pub struct LogConfig {
 }
 
 impl Default for LogConfig {
-    /// Kafka 4.3.1's defaults.
+    /// Kafka 4.3.1's defaults, and durable.
     fn default() -> Self {
         Self {
             cleanup_policy: CleanupPolicy {
@@ -66,6 +76,7 @@ impl Default for LogConfig {
             },
             compression_type: CompressionType::Producer,
             delete_retention_ms: 86_400_000,
+            durability: Durability::Disk,
             file_delete_delay_ms: 60_000,
             flush_messages: i64::MAX,
             flush_ms: i64::MAX,

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use milena_protocol::records::{BatchBuilder, Compression, NewRecord, batches, validate};
@@ -18,6 +19,9 @@ use crate::{
 pub type Maker<'a> = &'a dyn Fn() -> Arc<dyn LogStore>;
 
 type Case = fn(Maker<'_>);
+
+/// A store that takes longer to commit will not do it any more.
+const LONGEST_COMMIT: Duration = Duration::from_secs(60);
 
 pub const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -41,6 +45,8 @@ impl WatermarkObserver for Seen {
     fn advanced(&self, watermarks: Watermarks) {
         self.0.fetch_max(watermarks.high_watermark, Ordering::SeqCst);
     }
+
+    fn failed(&self) {}
 }
 
 #[must_use]
@@ -113,8 +119,25 @@ fn read(
         .collect())
 }
 
-fn appended(log: &dyn PartitionLog, append: Append) -> Appended {
-    wait(log.append(append)).unwrap_or_else(|e| panic!("append: {e}"))
+/// Appends, and waits until the high watermark has passed the records.
+///
+/// # Panics
+/// When the engine refuses.
+pub fn appended(log: &dyn PartitionLog, append: Append) -> Appended {
+    let appended = wait(log.append(append)).unwrap_or_else(|e| panic!("append: {e}"));
+    until("the high watermark moves", || {
+        log.check().unwrap_or_else(|e| panic!("commit: {e}"));
+        log.watermarks().high_watermark > appended.last_offset
+    });
+    appended
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < LONGEST_COMMIT, "waited for ever: {what}");
+        std::thread::yield_now();
+    }
 }
 
 /// Runs every case on a store of its own.
@@ -154,7 +177,8 @@ pub fn run(make: Maker<'_>) {
 }
 
 fn offsets_are_given_in_order(make: Maker<'_>) {
-    let (log, seen) = open(&*make(), LogConfig::default());
+    let store = make();
+    let (log, seen) = open(&*store, LogConfig::default());
     assert_eq!(log.watermarks(), Watermarks::default());
     for round in 0..10 {
         let result = appended(&*log, plain(3));
@@ -163,17 +187,16 @@ fn offsets_are_given_in_order(make: Maker<'_>) {
             (round * 3, round * 3 + 2, false)
         );
         assert_eq!(log.watermarks().high_watermark, round * 3 + 3);
-        assert_eq!(
-            seen.0.load(Ordering::SeqCst),
-            round * 3 + 3,
-            "the observer is told"
-        );
+        until("the observer is told", || {
+            seen.0.load(Ordering::SeqCst) == round * 3 + 3
+        });
     }
     assert!(log.size_bytes() > 0);
 }
 
 fn reads_give_whole_batches(make: Maker<'_>) {
-    let (log, _) = open(&*make(), LogConfig::default());
+    let store = make();
+    let (log, _) = open(&*store, LogConfig::default());
     for _ in 0..5 {
         appended(&*log, plain(3));
     }
@@ -198,7 +221,8 @@ fn reads_give_whole_batches(make: Maker<'_>) {
 }
 
 fn an_offset_outside_is_out_of_range(make: Maker<'_>) {
-    let (log, _) = open(&*make(), LogConfig::default());
+    let store = make();
+    let (log, _) = open(&*store, LogConfig::default());
     appended(&*log, plain(1));
     for offset in [-1, 2, i64::MAX] {
         assert!(
@@ -212,7 +236,8 @@ fn an_offset_outside_is_out_of_range(make: Maker<'_>) {
 }
 
 fn duplicates_get_their_first_offset(make: Maker<'_>) {
-    let (log, _) = open(&*make(), LogConfig::default());
+    let store = make();
+    let (log, _) = open(&*store, LogConfig::default());
     let of = |sequence| append(BatchBuilder::new().producer(5, 0, sequence), &[0, 0], 10);
     for sequence in [0, 2, 4] {
         appended(&*log, of(sequence));
@@ -237,7 +262,8 @@ fn duplicates_get_their_first_offset(make: Maker<'_>) {
 }
 
 fn time_finds_offsets(make: Maker<'_>) {
-    let (log, _) = open(&*make(), LogConfig::default());
+    let store = make();
+    let (log, _) = open(&*store, LogConfig::default());
     assert_eq!(wait(log.max_timestamp()).ok(), Some(None));
     appended(&*log, append(BatchBuilder::new(), &[-500, -400, -450], 10));
     appended(
@@ -269,7 +295,8 @@ fn time_finds_offsets(make: Maker<'_>) {
 }
 
 fn deleted_records_stay_away(make: Maker<'_>) {
-    let (log, _) = open(&*make(), LogConfig::default());
+    let store = make();
+    let (log, _) = open(&*store, LogConfig::default());
     for _ in 0..4 {
         appended(&*log, plain(3));
     }
@@ -299,7 +326,8 @@ fn deleted_records_stay_away(make: Maker<'_>) {
 }
 
 fn epochs_end_where_the_next_starts(make: Maker<'_>) {
-    let (log, _) = open(&*make(), LogConfig::default());
+    let store = make();
+    let (log, _) = open(&*store, LogConfig::default());
     assert_eq!(log.end_offset_for_epoch(0), None);
     for leader_epoch in [0, 0, 3] {
         appended(
@@ -325,8 +353,9 @@ fn epochs_end_where_the_next_starts(make: Maker<'_>) {
 }
 
 fn topic_rules_are_obeyed(make: Maker<'_>) {
+    let store = make();
     let (log, _) = open(
-        &*make(),
+        &*store,
         LogConfig {
             max_message_bytes: 200,
             ..LogConfig::default()
@@ -383,7 +412,8 @@ fn append_time_is_the_brokers(make: Maker<'_>) {
         message_timestamp_type: TimestampType::LogAppendTime,
         ..LogConfig::default()
     };
-    let (log, _) = open(&*make(), config);
+    let store = make();
+    let (log, _) = open(&*store, config);
     let result = appended(&*log, append(BatchBuilder::new(), &[-5, -9], 1));
     assert_eq!(result.log_append_time_ms, NOW_MS);
     let all = Read {
@@ -410,8 +440,9 @@ fn compression_follows_the_topic(make: Maker<'_>) {
         (CompressionType::Lz4(9), Compression::Lz4),
         (CompressionType::Zstd(3), Compression::Zstd),
     ] {
+        let store = make();
         let (log, _) = open(
-            &*make(),
+            &*store,
             LogConfig {
                 compression_type: kind,
                 ..LogConfig::default()

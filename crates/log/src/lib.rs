@@ -37,7 +37,7 @@ mod memory;
 mod prepare;
 mod producers;
 
-pub use config::{CleanupPolicy, CompressionType, LogConfig, TimestampType};
+pub use config::{CleanupPolicy, CompressionType, Durability, LogConfig, TimestampType};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use error::LogError;
 pub use memory::MemoryLogStore;
@@ -76,6 +76,9 @@ pub struct Watermarks {
 /// Told whenever a watermark moves; called with no lock of the log held. Must not block.
 pub trait WatermarkObserver: Send + Sync {
     fn advanced(&self, watermarks: Watermarks);
+
+    /// The log takes no more part: [`PartitionLog::check`] says why.
+    fn failed(&self);
 }
 
 /// What one append is made of.
@@ -169,7 +172,8 @@ pub struct ActiveProducer {
 pub trait PartitionLog: Send + Sync + fmt::Debug {
     /// Gives the batch its offsets and stores it. A batch of an idempotent producer is checked
     /// against the producer's epoch and sequence first.
-    /// Readers see the records when the high watermark passes them.
+    /// Readers see the records when the high watermark passes them; that is also when they are as
+    /// durable as `acks=all` promises. The future resolves before, for `acks=1`.
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>>;
 
     fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>>;
@@ -202,6 +206,9 @@ pub trait PartitionLog: Send + Sync + fmt::Debug {
 
     /// Takes effect for everything that is appended, rolled or retained from now on.
     fn update_config(&self, config: LogConfig);
+
+    /// Why the log takes no part any more: it was deleted, closed, or its directory is offline.
+    fn check(&self) -> Result<(), LogError>;
 }
 
 /// One log directory as DescribeLogDirs tells it.

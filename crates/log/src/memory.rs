@@ -243,6 +243,14 @@ impl PartitionLog for MemoryLog {
     fn update_config(&self, config: LogConfig) {
         lock(&self.state).config = config;
     }
+
+    fn check(&self) -> Result<(), LogError> {
+        if lock(&self.state).deleted {
+            Err(LogError::Deleted)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 impl LogStore for MemoryLogStore {

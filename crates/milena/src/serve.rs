@@ -12,7 +12,7 @@ use std::sync::Arc;
 use clap::Args;
 use milena_broker::config::{self, BrokerConfig, Sources};
 use milena_broker::{Broker, Clock, Engines, Server, SystemClock};
-use milena_log_disk::DiskLogStore;
+use milena_log_disk::{DiskLogStore, DiskOptions};
 use milena_state_sqlite::SqliteStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -163,7 +163,11 @@ fn open_engines(config: &BrokerConfig, now_ms: i64) -> Result<Engines, String> {
     for dir in &config.log_dirs {
         std::fs::create_dir_all(dir).map_err(|error| format!("cannot create {}: {error}", dir.display()))?;
     }
-    let logs = DiskLogStore::open(config.log_dirs.clone(), now_ms).map_err(|error| error.to_string())?;
+    let options = DiskOptions {
+        checkpoint_interval_ms: i64::from(config.log_flush_offset_checkpoint_interval_ms),
+        ..DiskOptions::at(now_ms)
+    };
+    let logs = DiskLogStore::open(config.log_dirs.clone(), options).map_err(|error| error.to_string())?;
     let facts = SqliteStore::open(&first.join(FACTS_FILE)).map_err(|error| error.to_string())?;
     Ok(Engines {
         logs: Arc::new(logs),

@@ -135,6 +135,7 @@ pub struct BrokerConfig {
     pub offsets_retention_check_interval_ms: i64,
     pub producer_id_expiration_ms: i32,
     pub log_retention_check_interval_ms: i64,
+    pub log_flush_offset_checkpoint_interval_ms: i32,
 
     /// What a topic without overrides has; see [`Self::topic_settings`].
     pub log: LogConfig,
@@ -213,6 +214,8 @@ impl BrokerConfig {
             offsets_retention_check_interval_ms: layers.number("offsets.retention.check.interval.ms")?,
             producer_id_expiration_ms: layers.number("producer.id.expiration.ms")?,
             log_retention_check_interval_ms: layers.number("log.retention.check.interval.ms")?,
+            log_flush_offset_checkpoint_interval_ms: layers
+                .number("log.flush.offset.checkpoint.interval.ms")?,
             log,
             layers: Arc::new(layers),
         };

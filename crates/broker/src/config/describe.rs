@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::broker::{FLUSH_MS, RETENTION_MS, ROLL_JITTER_MS, ROLL_MS};
-use super::definition::{broker_configs, group_configs, topic_configs};
+use super::definition::{OWN, broker_configs, group_configs, topic_configs};
 use super::dynamic::{self, broker_quota_config};
 use super::topic::{self, broker_synonyms};
 use super::value::{ConfigType, Value};
@@ -80,13 +80,18 @@ pub fn describe_topic(
             synonyms,
         })
     };
-    topic_configs().iter().map(entry).collect()
+    let is_told = |def: &&super::ConfigDef| {
+        let is_set = overrides.contains_key(def.name) || config.layers().get(def.name).is_some();
+        is_set || !OWN.contains(&def.name)
+    };
+    topic_configs().iter().filter(is_told).map(entry).collect()
 }
 
 /// Every broker setting of this broker, with those that it was given and does not know.
 pub fn describe_broker(config: &BrokerConfig) -> Result<Vec<ConfigEntry>, ConfigError> {
     let layers = config.layers();
-    let mut names: BTreeSet<&str> = broker_configs().iter().map(|def| def.name).collect();
+    let own = |def: &&super::ConfigDef| !OWN.contains(&def.name);
+    let mut names: BTreeSet<&str> = broker_configs().iter().filter(own).map(|def| def.name).collect();
     for layer in [
         &layers.static_broker,
         &layers.dynamic_default,

@@ -14,14 +14,15 @@ pub(super) enum UpdateMode {
     ClusterWide,
 }
 
-/// Kafka 4.3.1's cluster-wide dynamic settings, in order of names.
-const CLUSTER_WIDE: [&str; 65] = [
+/// Kafka 4.3.1's cluster-wide dynamic settings and Milena's own, in order of names.
+const CLUSTER_WIDE: [&str; 66] = [
     "background.threads",
     "compression.gzip.level",
     "compression.lz4.level",
     "compression.type",
     "compression.zstd.level",
     "config.providers",
+    "durability",
     "follower.fetch.last.tiered.offset.enable",
     "follower.replication.throttled.rate",
     "group.consumer.assignment.interval.ms",

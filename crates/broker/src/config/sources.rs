@@ -227,7 +227,7 @@ fn is_security(name: &str) -> bool {
 
 /// Settings that change what this broker does, or that are checked because they could not (the last
 /// ones). What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 72] = [
+const WITH_EFFECT: [&str; 74] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
@@ -242,6 +242,7 @@ const WITH_EFFECT: [&str; 72] = [
     "controller.quorum.voters",
     "default.replication.factor",
     "delete.topic.enable",
+    "durability",
     "fetch.max.bytes",
     "group.initial.rebalance.delay.ms",
     "group.max.session.timeout.ms",
@@ -255,6 +256,7 @@ const WITH_EFFECT: [&str; 72] = [
     "log.dirs",
     "log.flush.interval.messages",
     "log.flush.interval.ms",
+    "log.flush.offset.checkpoint.interval.ms",
     "log.flush.scheduler.interval.ms",
     "log.index.interval.bytes",
     "log.index.size.max.bytes",

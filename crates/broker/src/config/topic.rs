@@ -1,6 +1,6 @@
 //! Topic settings: overrides checked in Kafka's words, and merged with the broker's defaults.
 
-use milena_log::{CleanupPolicy, CompressionType, LogConfig, TimestampType};
+use milena_log::{CleanupPolicy, CompressionType, Durability, LogConfig, TimestampType};
 
 use super::broker::{BrokerConfig, FLUSH_MS, Layers, RETENTION_MS, ROLL_JITTER_MS, ROLL_MS};
 use super::definition::topic_configs;
@@ -34,6 +34,7 @@ fn broker_default(topic_config: &str) -> BrokerDefault {
         "compression.lz4.level" => Named("compression.lz4.level"),
         "compression.type" => Named("compression.type"),
         "compression.zstd.level" => Named("compression.zstd.level"),
+        "durability" => Named("durability"),
         "delete.retention.ms" => Named("log.cleaner.delete.retention.ms"),
         "file.delete.delay.ms" => Named("log.segment.delete.delay.ms"),
         "flush.messages" => Named("log.flush.interval.messages"),
@@ -181,6 +182,10 @@ fn settings(layers: &Layers, overrides: &Properties) -> Result<TopicSettings, Co
         "LogAppendTime" => TimestampType::LogAppendTime,
         _ => TimestampType::CreateTime,
     };
+    let durability = match text("durability")?.as_str() {
+        "os" => Durability::Os,
+        _ => Durability::Disk,
+    };
     let min_cleanable_dirty_ratio = match get("min.cleanable.dirty.ratio")? {
         Value::Double(ratio) => ratio,
         _ => LogConfig::default().min_cleanable_dirty_ratio,
@@ -196,6 +201,7 @@ fn settings(layers: &Layers, overrides: &Properties) -> Result<TopicSettings, Co
         },
         compression_type,
         delete_retention_ms: long("delete.retention.ms")?,
+        durability,
         file_delete_delay_ms: long("file.delete.delay.ms")?,
         flush_messages: long("flush.messages")?,
         flush_ms: long("flush.ms")?,

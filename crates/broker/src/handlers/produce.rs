@@ -368,8 +368,9 @@ async fn finish_append(
         () = tokio::time::sleep_until(deadline) => return Err(ErrorCode::RequestTimedOut.into()),
         () = stopped => return Err(ErrorCode::NotLeaderOrFollower.into()),
     }
-    if partition.is_deleted() {
-        return Err(ErrorCode::UnknownTopicOrPartition.into());
+    // Told of a failure, too: then the records may be gone.
+    if partition.log().watermarks().high_watermark <= appended.last_offset {
+        partition.check()?;
     }
     Ok(appended)
 }

@@ -68,6 +68,8 @@ struct Deaf;
 
 impl WatermarkObserver for Deaf {
     fn advanced(&self, _: Watermarks) {}
+
+    fn failed(&self) {}
 }
 
 fn settings() -> Arc<Settings> {

@@ -45,6 +45,10 @@ impl WatermarkObserver for Held {
         self.observer
             .advanced(limited(watermarks, self.limit.load(Ordering::SeqCst)));
     }
+
+    fn failed(&self) {
+        self.observer.failed();
+    }
 }
 
 impl LaggingLogStore {
@@ -118,6 +122,10 @@ impl PartitionLog for LaggingLog {
 
     fn size_bytes(&self) -> u64 {
         self.inner.size_bytes()
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        self.inner.check()
     }
 
     fn update_config(&self, config: LogConfig) {

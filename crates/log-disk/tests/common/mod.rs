@@ -13,13 +13,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milena_log::conformance::{self, NOW_MS, Seen, wait};
 use milena_log::{Append, LogConfig, LogStore, PartitionLog, Read, ReadBound};
-use milena_log_disk::DiskLogStore;
+use milena_log_disk::{CommitMode, DiskLogStore, DiskOptions};
 use milena_protocol::records::{BatchBuilder, batches};
 
 pub(crate) type Log = Arc<dyn PartitionLog>;
 
 pub(crate) fn store(dir: &Path) -> DiskLogStore {
-    DiskLogStore::open(vec![dir.to_owned()], NOW_MS).unwrap()
+    DiskLogStore::open(vec![dir.to_owned()], DiskOptions::at(NOW_MS)).unwrap()
+}
+
+/// A store that commits when it is told to.
+pub(crate) fn manual(dir: &Path) -> DiskLogStore {
+    let options = DiskOptions {
+        commit: CommitMode::Manual,
+        ..DiskOptions::at(NOW_MS)
+    };
+    DiskLogStore::open(vec![dir.to_owned()], options).unwrap()
 }
 
 pub(crate) fn open(dir: &Path, config: &LogConfig) -> (DiskLogStore, Log, Arc<Seen>) {
@@ -48,7 +57,7 @@ pub(crate) fn plain(timestamps: &[i64]) -> Append {
 }
 
 pub(crate) fn append(log: &Log, append: Append) -> i64 {
-    wait(log.append(append)).unwrap().base_offset
+    conformance::appended(&**log, append).base_offset
 }
 
 /// First and last offsets of all batches that can be read, each found by its own read.

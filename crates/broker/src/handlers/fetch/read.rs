@@ -79,9 +79,7 @@ impl Reading {
         max_bytes: usize,
         at_least_one_batch: bool,
     ) -> Result<(), ErrorCode> {
-        if self.partition.is_deleted() {
-            return Err(ErrorCode::UnknownTopicOrPartition);
-        }
+        self.partition.check()?;
         self.partition
             .check_leader_epoch(self.wanted.current_leader_epoch)?;
         let watermarks = self.partition.log().watermarks();
@@ -176,7 +174,8 @@ impl Reading {
 
     /// Whether a read would end the wait whatever it gives.
     fn is_gone(&self) -> bool {
-        self.partition.is_deleted() || self.partition.log().watermarks().log_start > self.wanted.fetch_offset
+        self.partition.check().is_err()
+            || self.partition.log().watermarks().log_start > self.wanted.fetch_offset
     }
 }
 

@@ -14,7 +14,7 @@ use std::{env, fs};
 
 use schema::Message;
 
-const PRELUDE: &str = "use bytes::Bytes;\nuse crate::message::*;\nuse crate::{Str, Uuid};\n";
+const PRELUDE: &str = "use bytes::Bytes;\nuse crate::message::*;\nuse crate::{Chunk, Str, Uuid};\n";
 
 fn main() {
     println!("cargo::rerun-if-changed=schema");

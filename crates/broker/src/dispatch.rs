@@ -17,15 +17,15 @@ use milena_protocol::messages::{
     ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
     OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
 };
-use milena_protocol::{ApiKey, Message, Reader, Request, Str};
+use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
 
 use crate::broker::Broker;
 use crate::context::{ConnectionInfo, RequestContext};
 use crate::handlers;
 use crate::outcome::{BoxFuture, Outcome};
 
-/// One answer as frames of bytes, ready for the socket.
-pub(crate) type Frames = Vec<Bytes>;
+/// One answer in chunks, ready for the socket.
+pub(crate) type Frames = Vec<Chunk>;
 
 /// An [`Outcome`] whose answer is encoded.
 pub(crate) enum Reply {

@@ -9,13 +9,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
 
-use bytes::Bytes;
 use milena_log::{
     ActiveProducer, Append, Appended, BoxFuture, Durability, EpochEndOffset, LeaderEpochs, LogConfig,
     LogError, PartitionId, PartitionLog, Prepared, Producers, Read, ReadBound, ReadResult, SequenceCheck,
     TimestampedOffset, WatermarkObserver, Watermarks, prepare,
 };
-use milena_protocol::records::BatchHeader;
+use milena_protocol::{Chunk, FileRange};
 
 use crate::commit::Committer;
 use crate::directory::{Directory, lock};
@@ -66,8 +65,10 @@ pub(crate) struct State {
     pub(crate) last_flush_ms: i64,
     /// The latest time that somebody told, for work that brings none.
     pub(crate) now_ms: i64,
-    /// Where the last read stopped, so that the next one of the same consumer need not search.
-    read_hint: Option<ReadHint>,
+    /// Where the bytes that readers see end.
+    high_position: Position,
+    /// The newest batches, in which readers that keep up find theirs without a search.
+    recent: VecDeque<Recent>,
     /// Offsets of the newest producer snapshots that no segment starts at.
     pub(crate) snapshots: VecDeque<i64>,
     pub(crate) last_checkpoint_ms: i64,
@@ -78,12 +79,26 @@ pub(crate) struct State {
     pub(crate) closed: Option<LogError>,
 }
 
+/// A place in the files of a log.
 #[derive(Debug, Clone, Copy)]
-struct ReadHint {
-    offset: i64,
-    base_offset: i64,
+struct Position {
+    segment: i64,
     position: u32,
 }
+
+/// A batch that was appended in this run.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    base_offset: i64,
+    last_offset: i64,
+    at: Position,
+    size: u32,
+}
+
+/// How many batches at the end of a log are known by heart.
+const MOST_RECENT: usize = 16;
+/// Up to so much is read and sent with the rest of the answer; more goes from the file to the socket.
+const MOST_READ_BYTES: usize = 16 * 1024;
 
 pub(crate) fn storage(error: &io::Error) -> LogError {
     LogError::Storage(error.to_string())
@@ -125,13 +140,44 @@ impl State {
         self.segments.get(at).is_some_and(|segment| segment.size() > 0) && end <= self.high_watermark
     }
 
-    fn move_high_watermark(&mut self) {
-        let reached = if self.may_run_ahead() {
-            self.log_end
-        } else {
-            self.durable_end
-        };
-        self.high_watermark = self.high_watermark.max(reached);
+    /// Where the log ends now.
+    fn end_position(&self) -> Position {
+        let active = self.segments.last();
+        active.map_or(self.high_position, |active| Position {
+            segment: active.base_offset,
+            position: active.size(),
+        })
+    }
+
+    fn move_high_watermark(&mut self, offset: i64, position: Position) {
+        if offset > self.high_watermark {
+            self.high_watermark = offset;
+            self.high_position = position;
+        }
+    }
+
+    /// Lets readers see the log's end, if that need not be on the disk.
+    fn run_ahead(&mut self) {
+        if self.may_run_ahead() {
+            self.move_high_watermark(self.log_end, self.end_position());
+        }
+    }
+
+    /// What readers may see of a segment ends here.
+    fn visible_end(&self, segment: &Segment) -> u32 {
+        match segment.base_offset.cmp(&self.high_position.segment) {
+            std::cmp::Ordering::Less => segment.size(),
+            std::cmp::Ordering::Equal => self.high_position.position,
+            std::cmp::Ordering::Greater => 0,
+        }
+    }
+
+    /// Where the batch with `offset` starts, and its size, if it is one of the newest.
+    fn find_recent(&self, offset: i64) -> Option<(Position, u32)> {
+        let at = self.recent.partition_point(|batch| batch.last_offset < offset);
+        // Before the first there are others that are not known.
+        let found = self.recent.get(at).filter(|batch| batch.base_offset <= offset)?;
+        Some((found.at, found.size))
     }
 
     /// The segments that hold something that may not be on the disk.
@@ -197,6 +243,16 @@ impl DiskLog {
         // A start looks into every log, most of which are quiet then.
         segments.iter().for_each(|segment| segment.close());
         let changed = segments.iter().any(|segment| !segment.is_synced());
+        let high_position = segments.last().map_or(
+            Position {
+                segment: 0,
+                position: 0,
+            },
+            |active| Position {
+                segment: active.base_offset,
+                position: active.size(),
+            },
+        );
         let state = State {
             changed,
             config: Arc::new(config),
@@ -216,7 +272,8 @@ impl DiskLog {
             named: false,
             last_flush_ms: now_ms,
             now_ms,
-            read_hint: None,
+            high_position,
+            recent: VecDeque::new(),
             snapshots: VecDeque::new(),
             last_checkpoint_ms: now_ms,
             unchecked_bytes: 0,
@@ -263,11 +320,21 @@ impl DiskLog {
                 .map_err(|error| self.write_failed(&error))?;
         }
         state.changed = true;
+        let at = state.end_position();
         state
             .active()?
             .append(&prepared, config.index_interval_bytes)
             .map_err(|error| self.write_failed(&error))?;
         let header = prepared.header;
+        if state.recent.len() == MOST_RECENT {
+            state.recent.pop_front();
+        }
+        state.recent.push_back(Recent {
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            at,
+            size: u32::try_from(prepared.size_bytes()).unwrap_or(u32::MAX),
+        });
         state.producers.appended(&header);
         state.log_end = header.next_offset();
         if state.epochs.assign(append.leader_epoch, header.base_offset)
@@ -276,7 +343,7 @@ impl DiskLog {
             // Each batch carries its epoch too, from which recovery makes the checkpoint anew.
             tracing::warn!(log = %self.path.display(), %error, "cannot write the leader epochs");
         }
-        state.move_high_watermark();
+        state.run_ahead();
         state.unchecked_bytes += prepared.size_bytes() as u64;
         if !state.may_run_ahead() {
             self.queue(&mut state);
@@ -317,13 +384,18 @@ impl DiskLog {
 
     /// Makes durable what was appended, and moves the high watermark. On a thread that may wait.
     pub(crate) fn commit(&self) {
-        let (unsynced, end, name) = {
+        let (unsynced, end, position, name) = {
             let mut state = lock(&self.state);
             state.queued = false;
             if state.closed.is_some() {
                 return;
             }
-            (state.unsynced(), state.log_end, !state.named)
+            (
+                state.unsynced(),
+                state.log_end,
+                state.end_position(),
+                !state.named,
+            )
         };
         if self.directory.failure().is_some() {
             self.observer.failed();
@@ -350,7 +422,8 @@ impl DiskLog {
         state.named = true;
         state.durable_end = state.durable_end.max(end);
         state.last_flush_ms = state.now_ms;
-        state.move_high_watermark();
+        state.move_high_watermark(end, position);
+        state.run_ahead();
         let watermarks = state.watermarks();
         drop(state);
         self.observer.advanced(watermarks);
@@ -414,48 +487,48 @@ impl DiskLog {
 
     fn read_now(&self, read: Read) -> Result<ReadResult, LogError> {
         self.online()?;
-        let (watermarks, mut segment, hint) = {
-            let state = lock(&self.state);
-            state.open()?;
-            let watermarks = state.watermarks();
-            if read.offset < watermarks.log_start || read.offset > watermarks.log_end {
-                return Err(LogError::OffsetOutOfRange {
-                    offset: read.offset,
-                    log_start: watermarks.log_start,
-                    upper: watermarks.log_end,
-                });
-            }
-            let segment = state.segments.get(state.segment_at(read.offset)).cloned();
-            (watermarks, segment, state.read_hint)
-        };
+        let state = lock(&self.state);
+        state.open()?;
+        let watermarks = state.watermarks();
+        if read.offset < watermarks.log_start || read.offset > watermarks.log_end {
+            return Err(LogError::OffsetOutOfRange {
+                offset: read.offset,
+                log_start: watermarks.log_start,
+                upper: watermarks.log_end,
+            });
+        }
         let mut result = ReadResult {
-            records: Bytes::new(),
+            records: Chunk::default(),
             watermarks,
             aborted: Vec::new(),
         };
-        let upper = bound_of(&watermarks, read.bound);
-        if read.offset >= upper {
+        if read.offset >= bound_of(&watermarks, read.bound) {
             return Ok(result);
         }
+        let recent = state.find_recent(read.offset);
+        let at = recent.map_or(read.offset, |(at, _)| at.segment);
+        let mut next = state.segments.get(state.segment_at(at)).cloned();
+        let mut recent = recent.map(|(at, size)| (at.position, size));
+        drop(state);
         // Where records are gone from the end of a segment, the next one has the next of them.
-        while let Some(here) = segment {
-            if let Some((position, first)) =
-                find_batch(&here, read.offset, hint).map_err(|error| self.failed(&error))?
-            {
-                let (records, next) = read_batches(&here, position, &first, &read, upper)
-                    .map_err(|error| self.failed(&error))?;
-                if let Some(offset) = next {
-                    let length = u32::try_from(records.len()).unwrap_or(u32::MAX);
-                    lock(&self.state).read_hint = Some(ReadHint {
-                        offset,
-                        base_offset: here.base_offset,
-                        position: position.saturating_add(length),
-                    });
-                }
-                result.records = records;
+        while let Some(segment) = next {
+            let end = lock(&self.state).visible_end(&segment);
+            let found = match recent.take() {
+                Some(found) => Some(found),
+                None => segment
+                    .find(read.offset)
+                    .map_err(|error| self.failed(&error))?
+                    .map(|(position, header)| {
+                        (position, u32::try_from(header.size_bytes()).unwrap_or(u32::MAX))
+                    }),
+            };
+            if let Some((position, first)) = found.filter(|(position, _)| *position < end) {
+                let length = length_of(&read, first, end - position);
+                result.records =
+                    read_range(&segment, position, length).map_err(|error| self.failed(&error))?;
                 return Ok(result);
             }
-            segment = lock(&self.state).segment_after(here.base_offset);
+            next = lock(&self.state).segment_after(segment.base_offset);
         }
         Ok(result)
     }
@@ -529,52 +602,28 @@ pub(crate) fn bound_of(watermarks: &Watermarks, bound: ReadBound) -> i64 {
     }
 }
 
-/// Position and header of the batch that `offset` is in, by the last read if that ended there.
-fn find_batch(
-    segment: &Segment,
-    offset: i64,
-    hint: Option<ReadHint>,
-) -> io::Result<Option<(u32, BatchHeader)>> {
-    match hint {
-        Some(hint) if hint.offset == offset && hint.base_offset == segment.base_offset => {
-            let header = segment.header_at(hint.position)?;
-            Ok(header.map(|header| (hint.position, header)))
-        }
-        _ => segment.find(offset),
+/// How much to give of what is `there`. The first batch is given whole or not at all, what follows may
+/// be cut within a batch: to find where that one ends would cost more than it saves.
+fn length_of(read: &Read, first: u32, there: u32) -> usize {
+    let (first, there) = (first as usize, there as usize);
+    if read.max_bytes >= first {
+        read.max_bytes.min(there)
+    } else if read.at_least_one_batch {
+        first.min(there)
+    } else {
+        0
     }
 }
 
-/// Whole batches from `position` on that are below `upper`, and the offset that follows them.
-fn read_batches(
-    segment: &Segment,
-    position: u32,
-    first: &BatchHeader,
-    read: &Read,
-    upper: i64,
-) -> io::Result<(Bytes, Option<i64>)> {
-    let length = if read.at_least_one_batch {
-        read.max_bytes.max(first.size_bytes())
-    } else {
-        read.max_bytes
-    };
-    if length < first.size_bytes() {
-        return Ok((Bytes::new(), None));
+fn read_range(segment: &Segment, position: u32, length: usize) -> io::Result<Chunk> {
+    if length <= MOST_READ_BYTES {
+        return Ok(Chunk::Bytes(segment.read(position, length)?.into()));
     }
-    let mut bytes = segment.read(position, length)?;
-    let (mut end, mut next) = (0, None);
-    while let Ok(header) = BatchHeader::parse(&bytes[end..]) {
-        let after = end + header.size_bytes();
-        if after > bytes.len() || header.base_offset >= upper {
-            break;
-        }
-        end = after;
-        next = Some(header.next_offset());
-    }
-    bytes.truncate(end);
-    if bytes.capacity() > 2 * end {
-        bytes.shrink_to_fit();
-    }
-    Ok((Bytes::from(bytes), next))
+    Ok(Chunk::File(FileRange {
+        file: segment.file()?,
+        position: u64::from(position),
+        length,
+    }))
 }
 
 impl PartitionLog for DiskLog {
@@ -640,7 +689,7 @@ impl PartitionLog for DiskLog {
     fn update_config(&self, config: LogConfig) {
         let mut state = lock(&self.state);
         state.config = Arc::new(config);
-        state.move_high_watermark();
+        state.run_ahead();
         let watermarks = state.watermarks();
         drop(state);
         self.observer.advanced(watermarks);

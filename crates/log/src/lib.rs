@@ -24,9 +24,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use milena_protocol::records::Validated;
-use milena_protocol::{Str, Uuid};
+use milena_protocol::{Chunk, Str, Uuid};
 
 mod config;
 #[cfg(feature = "conformance")]
@@ -117,7 +116,7 @@ pub enum ReadBound {
 pub struct Read {
     /// First offset wanted. Equal to the bound's offset is a good, empty read.
     pub offset: i64,
-    /// Stop after this many bytes; whole batches only.
+    /// No more bytes than this; it may end within a batch.
     pub max_bytes: usize,
     /// Return the first batch even if it is larger than `max_bytes` (KIP-74).
     pub at_least_one_batch: bool,
@@ -133,8 +132,9 @@ pub struct AbortedTransaction {
 
 #[derive(Debug, Clone)]
 pub struct ReadResult {
-    /// Whole batches; the first one contains the wanted offset, or follows it where records are gone.
-    pub records: Bytes,
+    /// Batches; the first one contains the wanted offset, or follows it where records are gone, and is
+    /// whole. The last one may be cut at `max_bytes`, as in Kafka.
+    pub records: Chunk,
     /// As of before the records were read, so a reader never misses a wake-up.
     pub watermarks: Watermarks,
     pub aborted: Vec<AbortedTransaction>,

@@ -119,7 +119,7 @@ impl State {
             records.extend_from_slice(&batch.bytes);
         }
         Ok(ReadResult {
-            records: records.freeze(),
+            records: records.freeze().into(),
             watermarks: self.watermarks(),
             aborted: Vec::new(),
         })

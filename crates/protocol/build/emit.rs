@@ -60,7 +60,8 @@ impl Emitter<'_> {
             Type::Fixed(name, _) => (*name).to_owned(),
             Type::Uuid => "Uuid".into(),
             Type::String => "Str".into(),
-            Type::Bytes | Type::Records => "Bytes".into(),
+            Type::Bytes => "Bytes".into(),
+            Type::Records => "Chunk".into(),
             Type::Struct(name) => name.clone(),
             Type::Array(element) => format!("Vec<{}>", Self::plain_type(element)),
         }
@@ -127,7 +128,8 @@ impl Emitter<'_> {
                 Some(text) if !text.is_empty() => format!("Str::from_static({text:?})"),
                 _ => "Str::default()".into(),
             },
-            Type::Bytes | Type::Records => "Bytes::new()".into(),
+            Type::Bytes => "Bytes::new()".into(),
+            Type::Records => "Chunk::default()".into(),
             Type::Struct(name) => format!("{name}::default()"),
             Type::Array(_) => "Vec::new()".into(),
         };
@@ -188,7 +190,9 @@ impl Emitter<'_> {
             Type::Fixed(name, _) => format!("r.{name}()?"),
             Type::Uuid => "r.uuid()?".into(),
             Type::String => format!("r.{opt}string({flexible})?"),
-            Type::Bytes | Type::Records => format!("r.{opt}bytes({flexible})?"),
+            Type::Bytes => format!("r.{opt}bytes({flexible})?"),
+            Type::Records if nullable => format!("r.opt_bytes({flexible})?.map(Chunk::from)"),
+            Type::Records => format!("Chunk::from(r.bytes({flexible})?)"),
             Type::Struct(name) if nullable => {
                 format!("if r.i8()? < 0 {{ None }} else {{ Some({name}::decode_fields(r, version)?) }}")
             }
@@ -280,7 +284,8 @@ impl Emitter<'_> {
             Type::Fixed(name, _) => format!("w.{name}(*{value});"),
             Type::Uuid => format!("w.uuid({value});"),
             Type::String => format!("w.string({value}, {flexible})?;"),
-            Type::Bytes | Type::Records => format!("w.bytes({value}, {flexible})?;"),
+            Type::Bytes => format!("w.bytes({value}, {flexible})?;"),
+            Type::Records => format!("w.chunk({value}, {flexible})?;"),
             Type::Struct(_) => format!("{value}.encode_fields(w, version)?;"),
             Type::Array(element) => format!(
                 "w.array_length({value}.len(), {flexible})?; for item in {value} {{ {} }}",
@@ -394,7 +399,8 @@ impl Emitter<'_> {
             Type::Fixed(name, _) => format!("s.{name}()"),
             Type::Uuid => "s.uuid()".into(),
             Type::String => "s.string()".into(),
-            Type::Bytes | Type::Records => "s.bytes()".into(),
+            Type::Bytes => "s.bytes()".into(),
+            Type::Records => "Chunk::from(s.bytes())".into(),
             Type::Struct(name) => format!("{name}::sample_fields(s, version)"),
             Type::Array(element) => format!("s.array(|s| {})", self.sample_of(element)),
         }

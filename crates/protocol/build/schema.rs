@@ -76,6 +76,7 @@ pub(crate) enum Type {
     Uuid,
     String,
     Bytes,
+    /// Of an answer: bytes, or a range of a file.
     Records,
     Struct(String),
     Array(Box<Type>),
@@ -149,6 +150,7 @@ impl Message {
         let name = string(&root, "name").expect("a message has a name");
         let valid = Range::parse(&string(&root, "validVersions").expect("validVersions"));
         let flexible = Range::parse(&string(&root, "flexibleVersions").unwrap_or_else(|| "none".into()));
+        let kind = string(&root, "type").expect("type");
         let mut structs = Vec::new();
         collect(&root, &name, valid, &mut structs);
         for common in root["commonStructs"].as_array().into_iter().flatten() {
@@ -156,10 +158,17 @@ impl Message {
             let versions = Range::parse(&string(common, "versions").expect("versions"));
             collect(common, &name, versions.and(valid), &mut structs);
         }
+        if kind != "response" {
+            // Only what a broker answers can be in a file.
+            let fields = structs.iter_mut().flat_map(|item: &mut Struct| &mut item.fields);
+            for field in fields.filter(|field| field.ty == Type::Records) {
+                field.ty = Type::Bytes;
+            }
+        }
         let listeners = root["listeners"].as_array();
         Self {
             name,
-            kind: string(&root, "type").expect("type"),
+            kind,
             api_key: root["apiKey"].as_i64().map(|key| key as i16),
             for_brokers: listeners.is_some_and(|all| all.iter().any(|one| one == "broker")),
             valid,

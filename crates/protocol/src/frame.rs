@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::message::{DecodeError, EncodeError, Message, Reader, Request, Writer};
 use crate::messages::{RequestHeader, ResponseHeader};
-use crate::{ApiKey, Str};
+use crate::{ApiKey, Chunk, Str};
 
 #[must_use]
 pub const fn request_header_version(api: ApiKey, api_version: i16) -> i16 {
@@ -86,12 +86,18 @@ pub fn encode_request<R: Request>(
         client_id,
         ..RequestHeader::default()
     };
-    framed(
+    let chunks = framed(
         &header,
         request_header_version(R::KEY, api_version),
         request,
         api_version,
-    )
+    )?;
+    // Requests have no records in files.
+    let bytes = chunks.into_iter().filter_map(|chunk| match chunk {
+        Chunk::Bytes(bytes) => Some(bytes),
+        Chunk::File(_) => None,
+    });
+    Ok(bytes.collect())
 }
 
 /// A whole response with its length in front. Large byte fields are chunks of their own.
@@ -103,7 +109,7 @@ pub fn encode_response<M: Message>(
     api_version: i16,
     correlation_id: i32,
     response: &M,
-) -> Result<Vec<Bytes>, EncodeError> {
+) -> Result<Vec<Chunk>, EncodeError> {
     let header = ResponseHeader {
         correlation_id,
         ..ResponseHeader::default()
@@ -121,7 +127,7 @@ fn framed<H: Message, M: Message>(
     header_version: i16,
     body: &M,
     version: i16,
-) -> Result<Vec<Bytes>, EncodeError> {
+) -> Result<Vec<Chunk>, EncodeError> {
     let mut writer = Writer::with_length_prefix();
     header.encode(&mut writer, header_version)?;
     body.encode(&mut writer, version)?;

@@ -9,6 +9,7 @@
 //! The format: <https://kafka.apache.org/protocol.html>, KIP-482 (flexible versions), KIP-511
 //! (ApiVersions).
 
+mod chunk;
 pub mod frame;
 pub mod message;
 pub mod records;
@@ -18,6 +19,7 @@ mod uuid;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use chunk::{Chunk, FileRange};
 pub use message::{DecodeError, EncodeError, Message, Reader, Request, TaggedFields, Writer};
 pub use text::Str;
 pub use uuid::{ParseUuidError, Uuid};

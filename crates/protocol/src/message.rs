@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::{ApiKey, Str, Uuid};
+use crate::{ApiKey, Chunk, Str, Uuid};
 
 /// Why bytes are not the message that they claim to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -336,7 +336,7 @@ const FRAME_RESERVED: usize = 256;
 /// Writes primitives. What it gives is a list of chunks, to be written one after the other.
 #[derive(Debug, Default)]
 pub struct Writer {
-    chunks: Vec<Bytes>,
+    chunks: Vec<Chunk>,
     chunked: usize,
     tail: BytesMut,
 }
@@ -370,47 +370,57 @@ impl Writer {
     }
 
     #[must_use]
-    pub fn finish(mut self) -> Vec<Bytes> {
+    pub fn finish(mut self) -> Vec<Chunk> {
         self.close_tail();
         self.chunks
     }
 
     /// The chunks of a frame, with the length written into the first four bytes.
-    pub(crate) fn finish_frame(mut self) -> Result<Vec<Bytes>, EncodeError> {
+    pub(crate) fn finish_frame(mut self) -> Result<Vec<Chunk>, EncodeError> {
         let length = self.len().saturating_sub(4);
         let short = i32::try_from(length).map_err(|_| EncodeError::TooLong {
             what: "frame",
             length,
         })?;
         // Nothing else refers to the first chunk's bytes yet, so they are not copied here.
-        let mut first = match self.chunks.is_empty() {
-            true => self.tail.split(),
-            false => BytesMut::from(std::mem::take(&mut self.chunks[0])),
+        let mut first = match self.chunks.first_mut() {
+            // The length stands in the first chunk, which is bytes for that reason.
+            Some(Chunk::Bytes(first)) => BytesMut::from(std::mem::take(first)),
+            _ => self.tail.split(),
         };
         first[..4].copy_from_slice(&short.to_be_bytes());
-        if self.chunks.is_empty() {
-            return Ok(vec![first.freeze()]);
-        }
         self.close_tail();
-        self.chunks[0] = first.freeze();
+        match self.chunks.first_mut() {
+            Some(place) => *place = first.freeze().into(),
+            None => self.chunks.push(first.freeze().into()),
+        }
         Ok(self.chunks)
     }
 
     /// Everything in one buffer; copies if there are several chunks.
+    ///
+    /// # Panics
+    /// When the message refers to a file; those are only written in chunks.
     #[must_use]
-    pub fn finish_contiguous(mut self) -> Bytes {
-        self.close_tail();
-        match self.chunks.len() {
-            0 => Bytes::new(),
-            1 => self.chunks.swap_remove(0),
-            _ => self.chunks.concat().into(),
+    pub fn finish_contiguous(self) -> Bytes {
+        let mut chunks: Vec<Bytes> = self
+            .finish()
+            .into_iter()
+            .map(|chunk| match chunk {
+                Chunk::Bytes(bytes) => bytes,
+                Chunk::File(_) => panic!("a message that refers to a file is written in chunks"),
+            })
+            .collect();
+        match chunks.len() {
+            1 => chunks.swap_remove(0),
+            _ => chunks.concat().into(),
         }
     }
 
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
             self.chunked += self.tail.len();
-            self.chunks.push(self.tail.split().freeze());
+            self.chunks.push(self.tail.split().freeze().into());
         }
     }
 
@@ -421,7 +431,7 @@ impl Writer {
         } else {
             self.close_tail();
             self.chunked += bytes.len();
-            self.chunks.push(bytes.clone());
+            self.chunks.push(bytes.clone().into());
         }
     }
 
@@ -525,6 +535,21 @@ impl Writer {
     }
 
     /// # Errors
+    /// When it is longer than 2 GiB.
+    pub fn chunk(&mut self, value: &Chunk, flexible: bool) -> Result<(), EncodeError> {
+        match value {
+            Chunk::Bytes(bytes) => self.bytes(bytes, flexible),
+            Chunk::File(range) => {
+                self.long_length("records field", range.length, flexible)?;
+                self.close_tail();
+                self.chunked += range.length;
+                self.chunks.push(value.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// # Errors
     /// When there are more than 2^31 elements.
     pub fn array_length(&mut self, count: usize, flexible: bool) -> Result<(), EncodeError> {
         self.long_length("array", count, flexible)
@@ -533,7 +558,14 @@ impl Writer {
     /// Appends another writer's content, by reference where it is large.
     fn append(&mut self, other: Self) {
         for chunk in other.finish() {
-            self.raw(&chunk);
+            match chunk {
+                Chunk::Bytes(bytes) => self.raw(&bytes),
+                Chunk::File(_) => {
+                    self.chunked += chunk.len();
+                    self.close_tail();
+                    self.chunks.push(chunk);
+                }
+            }
         }
     }
 }

@@ -6,13 +6,12 @@
 //! by id (KIP-516), 15 replica state (KIP-903), 16 the leader's address in errors (KIP-951), 17
 //! and 18 for replicas only.
 //!
-//! Rules: the first batch found is given whole, however large (KIP-74); after it, whole batches as
-//! long as the partition's and the request's `max_bytes` and `fetch.max.bytes` allow. A fetch from
-//! the middle of a batch gives the whole batch, and the client skips. An error of any partition
-//! ends the wait.
+//! Rules: the first batch found is given whole, however large (KIP-74); after it, as much as the
+//! partition's and the request's `max_bytes` and `fetch.max.bytes` allow, the last batch cut where
+//! that ends, and the client throws that part away. A fetch from the middle of a batch gives the
+//! whole batch, and the client skips. An error of any partition ends the wait.
 //!
 //! Differences from Kafka, and why:
-//! - Only whole batches are given; Kafka may cut the last one, and clients throw that part away.
 //! - A request with a `replica_id` is not from a replica, as this broker has none: its partitions
 //!   are answered with NOT_LEADER_OR_FOLLOWER (UNKNOWN_LEADER_EPOCH when it names an epoch), as
 //!   Kafka answers replicas that are not in the assignment. It reads nothing and moves nothing
@@ -21,13 +20,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use milena_log::ReadBound;
 use milena_protocol::messages::fetch_request::FetchRequest;
 use milena_protocol::messages::fetch_response::{
     FetchResponse, FetchableTopicResponse, NodeEndpoint, PartitionData,
 };
-use milena_protocol::{ErrorCode, Str, Uuid};
+use milena_protocol::{Chunk, ErrorCode, Str, Uuid};
 
 use crate::broker::Broker;
 use crate::context::RequestContext;
@@ -203,7 +201,7 @@ fn failed(partition: i32, error: ErrorCode) -> PartitionData {
         last_stable_offset: -1,
         log_start_offset: -1,
         aborted_transactions: None,
-        records: Some(Bytes::new()),
+        records: Some(Chunk::default()),
         ..PartitionData::default()
     }
 }

@@ -19,6 +19,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use milena_protocol::{Chunk, FileRange};
+use rustix::fs::sendfile;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -53,7 +56,7 @@ pub(super) struct Connection {
     buffer: BytesMut,
     /// Answers not yet given to `output`, in the order of their requests.
     pending: VecDeque<Reply>,
-    output: VecDeque<Bytes>,
+    output: VecDeque<Chunk>,
     output_bytes: usize,
     /// Nothing more is read: the broker stops, or the peer broke the protocol.
     draining: bool,
@@ -63,7 +66,7 @@ pub(super) struct Connection {
 /// What the connection waited for.
 enum Event {
     Stopping,
-    Answered(Result<Vec<Bytes>, String>),
+    Answered(Result<Vec<Chunk>, String>),
     Ready(io::Result<()>),
     Tick,
 }
@@ -224,7 +227,7 @@ impl Connection {
     fn promote(&mut self) {
         while let Some(Reply::Now(_)) = self.pending.front() {
             if let Some(Reply::Now(frames)) = self.pending.pop_front() {
-                self.output_bytes += frames.iter().map(Bytes::len).sum::<usize>();
+                self.output_bytes += frames.iter().map(Chunk::len).sum::<usize>();
                 self.output.extend(frames);
             }
         }
@@ -250,19 +253,44 @@ impl Connection {
     }
 
     fn try_write(&self) -> io::Result<usize> {
-        if self.output.len() == 1
-            && let Some(only) = self.output.front()
-        {
-            return self.stream.try_write(only);
-        }
         let mut pieces = [IoSlice::new(&[]); MAX_PIECES_PER_WRITE];
         let mut count = 0;
-        for (piece, bytes) in pieces.iter_mut().zip(&self.output) {
-            *piece = IoSlice::new(bytes);
+        let mut more = SendFlags::empty();
+        for (piece, chunk) in pieces.iter_mut().zip(&self.output) {
+            match chunk {
+                Chunk::Bytes(bytes) => *piece = IoSlice::new(bytes),
+                Chunk::File(range) if count == 0 => return self.send_file(range),
+                Chunk::File(_) => {
+                    // What is in front of a file goes into one packet with it.
+                    more = SendFlags::MORE;
+                    break;
+                }
+            }
             count += 1;
         }
-        self.stream
-            .try_write_vectored(pieces.get(..count).unwrap_or_default())
+        let pieces = pieces.get(..count).unwrap_or_default();
+        self.stream.try_io(Interest::WRITABLE, || {
+            let flags = SendFlags::NOSIGNAL | more;
+            Ok(sendmsg(
+                &self.stream,
+                pieces,
+                &mut SendAncillaryBuffer::default(),
+                flags,
+            )?)
+        })
+    }
+
+    /// From the page cache to the socket, without a copy here.
+    fn send_file(&self, range: &FileRange) -> io::Result<usize> {
+        self.stream.try_io(Interest::WRITABLE, || {
+            let mut position = range.position;
+            let sent = sendfile(&self.stream, &range.file, Some(&mut position), range.length)?;
+            // Else the peer would wait for ever for the rest of its frame.
+            if sent == 0 {
+                return Err(io::Error::other("a log file is shorter than it was"));
+            }
+            Ok(sent)
+        })
     }
 
     fn wrote(&mut self, mut written: usize) {
@@ -270,7 +298,13 @@ impl Connection {
         self.output_bytes = self.output_bytes.saturating_sub(written);
         while let Some(first) = self.output.front_mut() {
             if written < first.len() {
-                first.advance(written);
+                match first {
+                    Chunk::Bytes(bytes) => bytes.advance(written),
+                    Chunk::File(range) => {
+                        range.position += written as u64;
+                        range.length -= written;
+                    }
+                }
                 return;
             }
             written -= first.len();

@@ -32,7 +32,7 @@ fn data(partition: i32, high_watermark: i64, records: &'static [u8]) -> Partitio
         partition_index: partition,
         high_watermark,
         log_start_offset: 0,
-        records: Some(Bytes::from_static(records)),
+        records: Some(Bytes::from_static(records).into()),
         ..PartitionData::default()
     }
 }

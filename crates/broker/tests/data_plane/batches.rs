@@ -1,6 +1,7 @@
 //! Record batches by hand, so that each field can be wrong.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use milena_protocol::Chunk;
 use milena_protocol::Str;
 use milena_protocol::Uuid;
 use milena_protocol::messages::produce_request::{PartitionProduceData, ProduceRequest, TopicProduceData};
@@ -129,9 +130,10 @@ fn crc32c(bytes: &[u8]) -> u32 {
 pub(crate) type Fetched = (i64, String);
 
 /// The records of uncompressed batches.
-pub(crate) fn decode(records: &[u8]) -> Vec<Fetched> {
+pub(crate) fn decode(records: &Chunk) -> Vec<Fetched> {
+    let records = records.clone().into_bytes().unwrap();
     let mut found = Vec::new();
-    let mut rest = records;
+    let mut rest = &records[..];
     while !rest.is_empty() {
         let base_offset = i64::from_be_bytes(rest[..8].try_into().unwrap());
         let length = usize::try_from(i32::from_be_bytes(rest[8..12].try_into().unwrap())).unwrap();

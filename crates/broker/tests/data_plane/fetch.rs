@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use milena_protocol::Chunk;
 use milena_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
 use milena_protocol::messages::fetch_response::PartitionData;
 use milena_protocol::{ErrorCode, Uuid};
@@ -46,10 +47,10 @@ async fn fetch_one(client: &mut Client, request: &FetchRequest, version: i16) ->
 }
 
 /// All that one partition gives at once from an offset on.
-pub(crate) async fn fetch_all(client: &mut Client, topic: &str, index: i32, offset: i64) -> Vec<u8> {
+pub(crate) async fn fetch_all(client: &mut Client, topic: &str, index: i32, offset: i64) -> Chunk {
     let data = fetch_one(client, &request(topic, vec![partition(index, offset)]), 12).await;
     assert_eq!(error(data.error_code), ErrorCode::None);
-    data.records.unwrap().to_vec()
+    data.records.unwrap()
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ pub(crate) fn read(log: &Log, offset: i64) -> Bytes {
         at_least_one_batch: true,
         bound: ReadBound::HighWatermark,
     }));
-    result.unwrap().records
+    result.unwrap().records.into_bytes().unwrap()
 }
 
 pub(crate) fn folder(dir: &Path) -> PathBuf {

@@ -7,10 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use milena_log::{LogError, Read, ReadBound, ReadResult, Watermarks};
-use milena_protocol::ErrorCode;
 use milena_protocol::messages::fetch_response::{AbortedTransaction, EpochEndOffset, PartitionData};
+use milena_protocol::{Chunk, ErrorCode};
 
 use super::failed;
 use crate::partitions::{Partition, Seen, Wait};
@@ -65,7 +64,7 @@ impl Reading {
         self.log_bytes = self.partition.log().size_bytes();
         self.held_bytes = 0;
         match self.try_read(bound, max_bytes, at_least_one_batch).await {
-            Ok(()) => self.held_bytes = self.data.records.as_ref().map_or(0, Bytes::len),
+            Ok(()) => self.held_bytes = self.data.records.as_ref().map_or(0, Chunk::len),
             Err(error) => {
                 self.urgent = true;
                 self.data = failed(self.key.partition, error);
@@ -89,7 +88,7 @@ impl Reading {
             && let Some(diverging) = self.diverging_epoch(watermarks)?
         {
             self.urgent = true;
-            self.data = told(self.key.partition, watermarks, Bytes::new());
+            self.data = told(self.key.partition, watermarks, Chunk::default());
             self.data.diverging_epoch = diverging;
             return Ok(());
         }
@@ -99,7 +98,7 @@ impl Reading {
         let partition_max_bytes = usize::try_from(self.wanted.max_bytes).unwrap_or(0);
         let max_bytes = max_bytes.min(partition_max_bytes);
         if offset >= self.seen.reached || (max_bytes == 0 && !at_least_one_batch) {
-            self.data = told(self.key.partition, watermarks, Bytes::new());
+            self.data = told(self.key.partition, watermarks, Chunk::default());
             self.data.aborted_transactions = aborted(bound, Vec::new());
             return Ok(());
         }
@@ -179,7 +178,7 @@ impl Reading {
     }
 }
 
-fn told(partition: i32, watermarks: Watermarks, records: Bytes) -> PartitionData {
+fn told(partition: i32, watermarks: Watermarks, records: Chunk) -> PartitionData {
     PartitionData {
         partition_index: partition,
         high_watermark: watermarks.high_watermark,

@@ -9,7 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::directory::lock;
-use crate::log::DiskLog;
+use crate::log::{DiskLog, Pending};
+
+/// More logs than this are synced together with their file system: each sync of a file waits for
+/// its data, its metadata and its inode one after the other, and all of them do that at once then.
+const MOST_SYNCED_ONE_BY_ONE: usize = 2;
 
 /// When appends are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,8 +54,23 @@ impl Committer {
     /// Commits every log that waits.
     pub(crate) fn commit_waiting(&self) {
         let waiting = std::mem::take(&mut lock(&self.queue).waiting);
-        for log in waiting {
-            log.commit();
+        let pending: Vec<(Arc<DiskLog>, Pending)> = waiting
+            .into_iter()
+            .filter_map(|log| log.begin_commit().map(|pending| (log, pending)))
+            .collect();
+        match pending.first() {
+            Some((first, _)) if pending.len() > MOST_SYNCED_ONE_BY_ONE => {
+                let synced = first.directory.sync_all();
+                for (log, pending) in pending {
+                    log.end_commit(&pending, &synced);
+                }
+            }
+            _ => {
+                for (log, pending) in pending {
+                    let synced = pending.sync();
+                    log.end_commit(&pending, &synced);
+                }
+            }
         }
     }
 

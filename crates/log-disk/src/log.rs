@@ -95,6 +95,24 @@ struct Recent {
     size: u32,
 }
 
+/// What waits for a commit.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// The partition's folder, until its own name is on the disk.
+    folder: Option<Arc<Folder>>,
+    segments: Vec<(u32, Arc<Segment>)>,
+    end: i64,
+    position: Position,
+}
+
+impl Pending {
+    /// Syncs each file. Waits for the disk, and holds no lock.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.segments.iter().try_for_each(|(_, segment)| segment.sync())?;
+        self.folder.as_deref().map_or(Ok(()), files::sync_partition)
+    }
+}
+
 /// How many batches at the end of a log are known by heart.
 const MOST_RECENT: usize = 16;
 /// Up to so much is read and sent with the rest of the answer; more goes from the file to the socket.
@@ -382,47 +400,47 @@ impl DiskLog {
         storage(error)
     }
 
-    /// Makes durable what was appended, and moves the high watermark. On a thread that may wait.
-    pub(crate) fn commit(&self) {
-        let (unsynced, end, position, name) = {
-            let mut state = lock(&self.state);
-            state.queued = false;
-            if state.closed.is_some() {
-                return;
-            }
-            (
-                state.unsynced(),
-                state.log_end,
-                state.end_position(),
-                !state.named,
-            )
-        };
+    /// What has to be synced for the high watermark to reach the log's end.
+    pub(crate) fn begin_commit(&self) -> Option<Pending> {
+        let mut state = lock(&self.state);
+        state.queued = false;
+        if state.closed.is_some() {
+            return None;
+        }
+        let unsynced = state.unsynced();
+        Some(Pending {
+            folder: (!state.named).then(|| Arc::clone(&self.path)),
+            segments: unsynced
+                .into_iter()
+                .map(|segment| (segment.size(), segment))
+                .collect(),
+            end: state.log_end,
+            position: state.end_position(),
+        })
+    }
+
+    /// Moves the high watermark after the sync, or takes the directory offline.
+    pub(crate) fn end_commit(&self, pending: &Pending, synced: &io::Result<()>) {
+        let mut state = lock(&self.state);
+        if state.closed.is_some() {
+            // The files of a deleted log may be gone.
+            return;
+        }
+        if let Err(error) = synced {
+            self.directory.fail(error);
+        }
         if self.directory.failure().is_some() {
+            drop(state);
             self.observer.failed();
             return;
         }
-        let synced = unsynced.iter().try_for_each(|segment| segment.sync());
-        let synced = synced.and_then(|()| {
-            if name {
-                files::sync_partition(&self.path)
-            } else {
-                Ok(())
-            }
-        });
-        let mut state = lock(&self.state);
-        if let Err(error) = synced {
-            // The files of a deleted log may be gone.
-            if state.closed.is_none() {
-                self.directory.fail(&error);
-                drop(state);
-                self.observer.failed();
-            }
-            return;
+        for (size, segment) in &pending.segments {
+            segment.mark_synced_to(*size);
         }
         state.named = true;
-        state.durable_end = state.durable_end.max(end);
+        state.durable_end = state.durable_end.max(pending.end);
         state.last_flush_ms = state.now_ms;
-        state.move_high_watermark(end, position);
+        state.move_high_watermark(pending.end, pending.position);
         state.run_ahead();
         let watermarks = state.watermarks();
         drop(state);

@@ -158,6 +158,12 @@ impl Segment {
         self.synced.store(self.size(), Ordering::Release);
     }
 
+    /// Says that the first `size` bytes, and the file's name, have reached the disk.
+    pub(crate) fn mark_synced_to(&self, size: u32) {
+        self.synced.fetch_max(size, Ordering::AcqRel);
+        self.named.store(true, Ordering::Release);
+    }
+
     /// Bytes that readers may see.
     pub(crate) fn size(&self) -> u32 {
         self.size.load(Ordering::Acquire)

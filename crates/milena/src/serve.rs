@@ -20,7 +20,9 @@ use tracing_subscriber::EnvFilter;
 
 /// The fact store's file, in the first log directory.
 const FACTS_FILE: &str = "milena.sqlite";
-/// More workers than this gain nothing for a broker whose work is short.
+/// One for every two cores: a worker that hands work to another pays for two wake-ups, and the disk's
+/// threads and the clients want the other cores. More workers than this gain nothing for a broker
+/// whose work is short.
 const MAX_WORKERS: usize = 16;
 /// Says which log lines are written.
 const LOG_VARIABLE: &str = "MILENA_LOG";
@@ -52,8 +54,8 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         .init();
     raise_descriptor_limit();
     let workers = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(MAX_WORKERS);
+        .map_or(1, |cores| cores.get() / 2)
+        .clamp(1, MAX_WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()

@@ -2,12 +2,15 @@
 
 use crate::error::{AtPath, Error, Result};
 use crate::kafka;
-use crate::process::{Running, child_command, root};
-use std::net::SocketAddr;
+use crate::process::{Running, answers, child_command, free_port, root, tail};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a start that is timed may take.
+const TIMED_START_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Which broker is to be proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,23 +84,74 @@ pub(crate) fn start(
     }
 }
 
-fn start_milena(directory: &Path, overrides: &[(String, String)]) -> Result<Broker> {
-    let ready = directory.join("ready");
-    if ready.exists() {
-        std::fs::remove_file(&ready).at(&ready)?;
-    }
+/// Milena's command with its data in `directory`, before it is told where to listen.
+fn milena_command(directory: &Path, overrides: &[(String, String)]) -> Command {
     let mut command = child_command(milena_binary());
-    command.arg("serve").arg("--ready-file").arg(&ready);
-    command.args(["--override", "listeners=PLAINTEXT://127.0.0.1:0"]);
     command
+        .arg("serve")
         .arg("--override")
         .arg(format!("log.dirs={}", directory.join("data").display()));
     for (key, value) in overrides {
         command.arg("--override").arg(format!("{key}={value}"));
     }
+    command
+}
+
+fn start_milena(directory: &Path, overrides: &[(String, String)]) -> Result<Broker> {
+    let ready = directory.join("ready");
+    if ready.exists() {
+        std::fs::remove_file(&ready).at(&ready)?;
+    }
+    let mut command = milena_command(directory, overrides);
+    command.arg("--ready-file").arg(&ready);
+    command.args(["--override", "listeners=PLAINTEXT://127.0.0.1:0"]);
     let mut process = Running::start(&mut command, &directory.join("broker.log"))?;
     let address = process.wait_until("the broker is ready", START_TIMEOUT, || {
         std::fs::read_to_string(&ready).ok()?.trim().parse().ok()
     })?;
     Ok(Broker { process, address })
+}
+
+/// Starts a broker as [`start`] does, and gives the time from the start of its process to its first answer. Formatting
+/// Apache Kafka's storage is not counted: it is done once.
+pub(crate) fn start_timed(
+    kind: Kind,
+    directory: &Path,
+    overrides: &[(String, String)],
+) -> Result<(Duration, Broker)> {
+    std::fs::create_dir_all(directory).at(directory)?;
+    let (mut command, address) = match kind {
+        Kind::Milena => {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+            let mut command = milena_command(directory, overrides);
+            command
+                .arg("--override")
+                .arg(format!("listeners=PLAINTEXT://{address}"));
+            (command, address)
+        }
+        Kind::Kafka => {
+            let options = kafka::Options {
+                port: None,
+                overrides: overrides.to_vec(),
+                data: directory.to_path_buf(),
+                as_shipped: true,
+            };
+            let prepared = kafka::prepare(&options)?;
+            let command = kafka::broker_command(&options, &prepared.properties)?;
+            (command, prepared.address)
+        }
+    };
+    let begin = Instant::now();
+    let mut process = Running::start(&mut command, &directory.join("broker.log"))?;
+    // Asks again at once after each refusal, so that the time is exact to a fraction of a millisecond.
+    while !answers(address) {
+        if process.has_ended()? || begin.elapsed() > TIMED_START_TIMEOUT {
+            return Err(Error::new(format!(
+                "the broker does not answer\n{}",
+                tail(&process.log, 30)
+            )));
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok((begin.elapsed(), Broker { process, address }))
 }

@@ -28,10 +28,11 @@ cargo xtask COMMAND
         Runs Apache Kafka (one node, KRaft) in the foreground; prints its address once it answers.
   kafka kafka-topics|kafka-configs|kafka-dump-log|... ARGUMENTS
         Runs one of Apache Kafka's own tools.
-  bench [--records N] [--record-size BYTES] [--only milena|kafka]
-        Apache Kafka and Milena under the same loads, one after the other; writes bench/results.md.
-  bench startup [--kafka]
-        Time from start to the first answer, resident memory when idle, size of the binary.
+  bench [--runs N] [--only LOAD,...] [--broker milena|kafka] [--client native|java] [--quick] [--write]
+        Apache Kafka and Milena under the same loads, one at a time; a whole run writes bench/ and the README's figures.
+        --quick runs a fiftieth of each load, --write writes what is not whole; an unknown LOAD shows the known ones.
+  bench soak [--minutes N] [--client native|java]
+        Milena under a mixed load with retention and compaction; writes bench/soak.csv and bench/soak.svg.
 ";
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How often a condition that can only be asked about (a port, a file, an exit) is asked again.
@@ -99,10 +99,11 @@ pub(crate) fn free_port() -> Result<u16> {
 
 /// Whether the broker at this address answers an ApiVersions request.
 pub(crate) fn answers(address: SocketAddr) -> bool {
-    ask_api_versions(address).unwrap_or(false)
+    asks_api_versions(address).is_ok_and(|connection| connection.is_some())
 }
 
-fn ask_api_versions(address: SocketAddr) -> std::io::Result<bool> {
+/// A connection over which the broker has answered an ApiVersions request; none when it said something else.
+pub(crate) fn asks_api_versions(address: SocketAddr) -> std::io::Result<Option<TcpStream>> {
     let mut stream = TcpStream::connect_timeout(&address, PROBE_TIMEOUT)?;
     stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
     // length, api key 18 (ApiVersions), version 0, correlation id 7, no client id
@@ -110,7 +111,7 @@ fn ask_api_versions(address: SocketAddr) -> std::io::Result<bool> {
     let mut answer = [0u8; 10];
     stream.read_exact(&mut answer)?;
     // the correlation id and error code 0
-    Ok(answer[4..] == [0, 0, 0, 7, 0, 0])
+    Ok((answer[4..] == [0, 0, 0, 7, 0, 0]).then_some(stream))
 }
 
 /// A process that this run started. Dropping it ends it.
@@ -122,11 +123,22 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        Self::spawn(command.stdin(Stdio::null()), log)
+    }
+
+    /// Starts a process whose standard input is what is written into the pipe.
+    pub(crate) fn start_fed(command: &mut Command, log: &Path) -> Result<(Self, ChildStdin)> {
+        let mut process = Self::spawn(command.stdin(Stdio::piped()), log)?;
+        let pipe = process.child.stdin.take();
+        let pipe = pipe.ok_or_else(|| Error::new("a process that is to be fed has no standard input"))?;
+        Ok((process, pipe))
+    }
+
+    fn spawn(command: &mut Command, log: &Path) -> Result<Self> {
         let out = append_to(log)?;
         let err = out.try_clone().at(log)?;
         let name = format!("{command:?}");
         let child = command
-            .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
             .spawn()
@@ -188,6 +200,17 @@ impl Running {
             }
             std::thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Ends the process as a crash would: it is not asked and can tidy nothing up.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Asks the process to end, and kills it when it does not.

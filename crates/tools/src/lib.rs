@@ -4,6 +4,10 @@
 //! One file per command. What a command prints to standard output is what Kafka's prints; messages
 //! of errors go where Kafka's go.
 
+// Its macros are for all that follows.
+#[macro_use]
+mod output;
+
 mod admin;
 mod broker_api_versions;
 mod configs;
@@ -12,6 +16,7 @@ mod consumer_groups;
 mod get_offsets;
 mod install;
 mod options;
+mod perf;
 mod topics;
 
 use std::ffi::OsString;
@@ -53,7 +58,10 @@ const TOOLS: &[(&str, Main)] = &[
     ("kafka-console-consumer", console::consumer::main),
     ("kafka-console-producer", console::producer::main),
     ("kafka-consumer-groups", consumer_groups::main),
+    ("kafka-consumer-perf-test", perf::consumer::main),
+    ("kafka-e2e-latency", perf::latency::main),
     ("kafka-get-offsets", get_offsets::main),
+    ("kafka-producer-perf-test", perf::producer::main),
     ("kafka-topics", topics::main),
 ];
 
@@ -82,7 +90,14 @@ pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
     };
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     match arguments {
-        Ok(arguments) => main(&arguments),
+        Ok(arguments) => {
+            let code = main(&arguments);
+            if output::is_whole() {
+                code
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         Err(argument) => {
             eprintln!("The argument {} is not UTF-8.", argument.display());
             ExitCode::FAILURE

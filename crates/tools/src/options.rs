@@ -160,6 +160,18 @@ impl Options {
     }
 }
 
+/// Gives a flag that may stand without a value the one that it then means.
+pub(crate) fn with_bare_value(arguments: &[String], flag: &str, value: &str) -> Vec<String> {
+    let mut out = Vec::with_capacity(arguments.len() + 1);
+    for (at, argument) in arguments.iter().enumerate() {
+        out.push(argument.clone());
+        if argument == flag && arguments.get(at + 1).is_none_or(|next| next.starts_with("--")) {
+            out.push(value.to_owned());
+        }
+    }
+    out
+}
+
 /// A file of properties, such as `--command-config` names.
 ///
 /// # Errors
@@ -231,6 +243,17 @@ mod tests {
         assert!(parse(&["--li"]).unwrap().has("list"));
         assert!(parse(&["--topi", "x"]).is_err());
         assert_eq!(parse(&["--topic", "x"]).unwrap().get("topic"), Some("x"));
+    }
+
+    #[test]
+    fn a_flag_may_stand_without_its_value_where_it_has_one_of_its_own() {
+        let given = |arguments: &[&str]| {
+            let owned: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+            with_bare_value(&owned, "--codec", "gzip").join(" ")
+        };
+        assert_eq!(given(&["--codec", "--sync"]), "--codec gzip --sync");
+        assert_eq!(given(&["--sync", "--codec"]), "--sync --codec gzip");
+        assert_eq!(given(&["--codec", "-1"]), "--codec -1");
     }
 
     #[test]

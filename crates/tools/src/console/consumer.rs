@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -323,10 +323,15 @@ fn failed(error: &KafkaError) -> ToolError {
     ToolError::Failed(error.to_string())
 }
 
+/// librdkafka's regular expressions have no groups that are not counted.
+pub(crate) fn subscription_pattern(pattern: &str) -> String {
+    format!("^({})$", pattern.replace("(?:", "("))
+}
+
 fn start(options: &Options, consumer: &BaseConsumer) -> ToolResult {
     let Some(partition) = options.number::<i32>("partition")? else {
         let subscription = match options.get("include") {
-            Some(pattern) => format!("^(?:{pattern})$").replace("(?:", "("),
+            Some(pattern) => subscription_pattern(pattern),
             None => options.require("topic")?.to_owned(),
         };
         return consumer
@@ -431,7 +436,7 @@ fn run(options: &Options) -> ToolResult<bool> {
 }
 
 /// Errors after which librdkafka goes on by itself.
-fn is_passing(error: &KafkaError) -> bool {
+pub(crate) fn is_passing(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -446,7 +451,7 @@ fn is_passing(error: &KafkaError) -> bool {
 }
 
 /// Leaves the group, but does not wait for ever for a broker that is gone.
-fn close(consumer: BaseConsumer) {
+pub(crate) fn close<C: ConsumerContext + 'static>(consumer: BaseConsumer<C>) {
     let (done, closed) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         drop(consumer);

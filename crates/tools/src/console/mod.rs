@@ -26,7 +26,11 @@ fn pairs(options: &Options, flags: &[&str]) -> ToolResult<Vec<(String, String)>>
 }
 
 /// Client properties from files and flags, the latter winning.
-fn client_properties(options: &Options, files: &[&str], flags: &[&str]) -> ToolResult<Vec<(String, String)>> {
+pub(crate) fn client_properties(
+    options: &Options,
+    files: &[&str],
+    flags: &[&str],
+) -> ToolResult<Vec<(String, String)>> {
     let mut properties = Vec::new();
     for file in files {
         if let Some(path) = options.get(file) {
@@ -39,12 +43,12 @@ fn client_properties(options: &Options, files: &[&str], flags: &[&str]) -> ToolR
 }
 
 /// Java's clients have these, librdkafka has no use for them: classes, and sizes of Java's buffers.
-fn is_java_only(name: &str) -> bool {
+pub(crate) fn is_java_only(name: &str) -> bool {
     name.ends_with("serializer")
         || matches!(name, "buffer.memory" | "max.block.ms" | "metrics.recording.level")
 }
 
-fn apply(config: &mut ClientConfig, properties: &[(String, String)]) {
+pub(crate) fn apply(config: &mut ClientConfig, properties: &[(String, String)]) {
     for (name, value) in properties {
         if is_java_only(name) {
             eprintln!("{name} has no meaning for this command and is left out.");

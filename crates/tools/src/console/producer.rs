@@ -13,7 +13,7 @@ use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use super::{apply, client_properties, pairs};
-use crate::options::{Options, Spec, switch, valued};
+use crate::options::{Options, Spec, switch, valued, with_bare_value};
 use crate::{ToolError, ToolResult};
 
 const SPEC: Spec = Spec {
@@ -99,7 +99,7 @@ const SPEC: Spec = Spec {
 };
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    let options = match SPEC.parse(&with_default_codec(arguments)) {
+    let options = match SPEC.parse(&with_bare_value(arguments, "--compression-codec", "gzip")) {
         Ok(options) => options,
         Err(ToolError::Help(about)) => {
             crate::usage(&about, &SPEC);
@@ -131,20 +131,6 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// `--compression-codec` may stand without a value.
-fn with_default_codec(arguments: &[String]) -> Vec<String> {
-    let mut out = Vec::new();
-    for (at, argument) in arguments.iter().enumerate() {
-        out.push(argument.clone());
-        if argument == "--compression-codec"
-            && arguments.get(at + 1).is_none_or(|next| next.starts_with("--"))
-        {
-            out.push("gzip".to_owned());
-        }
-    }
-    out
 }
 
 /// Notes what could not be delivered.

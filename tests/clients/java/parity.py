@@ -123,6 +123,60 @@ def offsets():
     same("kafka-get-offsets", "--time", "nonsense")
 
 
+def masked(text):
+    """What was measured left out, but not how it is written."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d:\d{3}", "TIME", text)
+    text = re.sub(r"\t[\d.E-]+", "\tN", text)
+    return re.sub(r"-?\d+(\.\d+)?", lambda found: "N" + "." * len(found[1] or ""), text)
+
+
+def measured(tool, *arguments, named=True):
+    """Each loads a topic of its own: the lines are the same but for the numbers."""
+    results = []
+    for where, name in ((MILENA, "owna"), (KAFKA_BIN, "ownb")):
+        own = [argument.replace("OWN", name) for argument in arguments]
+        program = [MILENA, tool] if where == MILENA else [f"{KAFKA_BIN}/{tool}"]
+        code, text = execute([*program, *(BOOTSTRAP if named else [BOOTSTRAP[1]]), *own], "")
+        results.append((code, masked(text.replace(name, "OWN"))))
+    must(results[0] == results[1], f"{tool} {' '.join(arguments)}", f"{results[0]} instead of {results[1]}")
+
+
+def loads():
+    payloads = os.path.join(WORK, "payloads")
+    with open(payloads, "w") as file:
+        file.write("one\n\nthree\n")
+    with open(os.path.join(WORK, "client.properties"), "w") as file:
+        file.write("client.id=load\n")
+    producer, consumer, latency = "kafka-producer-perf-test", "kafka-consumer-perf-test", "kafka-e2e-latency"
+    load = ["--topic", "OWN.load", "--num-records", "20", "--throughput", "-1"]
+    measured(producer, *load, "--record-size", "100")
+    measured(producer, *load, "--payload-monotonic", "--warmup-records", "10", "--command-property", "acks=1", "linger.ms=0")
+    measured(producer, *load, "--payload-file", payloads, "--producer-props", "acks=all")
+    measured(producer, *load, "--payload-file", payloads + ".none")
+    measured(producer, *load, "--payload-monotonic", "--record-size", "1")
+    measured(producer, *load, "--record-size", "1", "--warmup-records", "20")
+    measured(producer, *load, "--record-size", "1", "--producer.config", os.path.join(WORK, "client.properties"))
+    measured(consumer, "--topic", "OWN.load", "--num-records", "20")
+    measured(consumer, "--topic", "OWN.load", "--messages", "20", "--hide-header", "--timeout")
+    measured(consumer, "--include", "OWN.l.*", "--num-records", "1000", "--timeout", "5000", "--group", "load-OWN")
+    measured(consumer, "--topic", "OWN.load", "--num-records", "1", "--reporting-interval", "0")
+    measured(consumer, "--topic", "OWN.load")
+    e2e = ["--topic", "OWN.latency", "--num-records", "1001", "--record-size", "10"]
+    measured(latency, *e2e, "--producer-acks", "all")
+    measured(latency, *e2e, "--producer-acks", "1", "--record-key-size", "3", "--num-headers", "2", "--record-header-size", "-1", "--record-header-key-size", "2")
+    measured(latency, *e2e, "--producer-acks", "0")
+    measured(latency, "OWN.latency", "10", "1", "10", named=False)
+
+
+def readers_that_leave():
+    """A pipe whose reader has gone is no error, for Java's tools neither."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([MILENA, "kafka-topics", *BOOTSTRAP, "--describe"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writing)
+    must((done.returncode, done.stderr) == (0, ""), "a tool whose output nobody reads ends quietly", done)
+
+
 def groups():
     same("kafka-consumer-groups", "--list")
     same("kafka-consumer-groups", "--list", "--state")
@@ -153,6 +207,8 @@ def main():
     consoles()
     offsets()
     groups()
+    loads()
+    readers_that_leave()
     same("kafka-broker-api-versions")
     installed = os.path.join(WORK, "bin")
     require(subprocess.run([MILENA, "install-tools", installed], capture_output=True).returncode == 0, "install-tools ends well")

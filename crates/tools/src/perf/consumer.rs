@@ -196,6 +196,10 @@ fn client_config(options: &Options) -> ToolResult<ClientConfig> {
     let mut config = ClientConfig::new();
     config.set("client.id", "perf-consumer-client");
     config.set("log_level", "3");
+    // As much in advance as 64 MiB hold, and no pause of a second whenever there is enough.
+    config.set("queued.min.messages", "10000000");
+    config.set("queued.max.messages.kbytes", "65536");
+    config.set("fetch.queue.backoff.ms", "1");
     crate::console::apply(&mut config, &properties);
     config.set("bootstrap.servers", options.require("bootstrap-server")?);
     let own_group = format!("perf-consumer-{}", std::process::id());

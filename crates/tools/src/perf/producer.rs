@@ -438,8 +438,6 @@ impl Deliveries {
             load.interval_ms,
             true,
         ));
-        drop(stats);
-        println!("In steady state.");
     }
 
     fn print_totals(&self) {

@@ -36,6 +36,8 @@ impl Sums {
 #[derive(Debug)]
 pub(super) struct Stats {
     steady: bool,
+    /// The first window of the steady state says so.
+    announces: bool,
     start: Instant,
     window_start: Instant,
     interval_ms: u64,
@@ -54,6 +56,7 @@ impl Stats {
         let kept = usize::try_from(records / sampling + 1).unwrap_or(0);
         Self {
             steady,
+            announces: steady,
             start: now,
             window_start: now,
             interval_ms,
@@ -80,7 +83,10 @@ impl Stats {
         if elapsed_ms < self.interval_ms {
             return None;
         }
-        let line = window_line(&self.window, elapsed_ms);
+        let mut line = window_line(&self.window, elapsed_ms);
+        if std::mem::take(&mut self.announces) {
+            line.insert_str(0, "In steady state.\n");
+        }
         self.window = Sums::default();
         self.window_start = now;
         self.prints.then_some(line)
@@ -175,6 +181,18 @@ mod tests {
                 .total_line(start + Duration::from_secs(2))
                 .starts_with("4 records sent, 2.000000 ")
         );
+    }
+
+    #[test]
+    fn the_first_window_of_the_steady_state_says_so() {
+        let mut stats = Stats::new(10, 1000, true);
+        let mut next = stats.window_start;
+        let mut line = || {
+            next += Duration::from_secs(1);
+            stats.record(1, 10, next).unwrap()
+        };
+        assert!(line().starts_with("In steady state.\n1 records sent"));
+        assert!(line().starts_with("1 records sent"));
     }
 
     #[test]

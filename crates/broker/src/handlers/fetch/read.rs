@@ -61,7 +61,7 @@ impl Reading {
 
     async fn read(&mut self, bound: ReadBound, max_bytes: usize, at_least_one_batch: bool) {
         self.stale = false;
-        self.log_bytes = self.partition.log().size_bytes();
+        self.log_bytes = self.readable_bytes(bound);
         self.held_bytes = 0;
         match self.try_read(bound, max_bytes, at_least_one_batch).await {
             Ok(()) => self.held_bytes = self.data.records.as_ref().map_or(0, Chunk::len),
@@ -69,6 +69,22 @@ impl Reading {
                 self.urgent = true;
                 self.data = failed(self.key.partition, error);
             }
+        }
+    }
+
+    /// Size of the log where all of it can be read. Where some of it cannot be yet (it waits for its sync or for the end
+    /// of a transaction) nobody knows how much that is: then 0, so that what becomes readable counts as grown.
+    fn readable_bytes(&self, bound: ReadBound) -> u64 {
+        let size_bytes = self.partition.log().size_bytes();
+        let watermarks = self.partition.log().watermarks();
+        let reached = match bound {
+            ReadBound::HighWatermark => watermarks.high_watermark,
+            ReadBound::LastStable => watermarks.last_stable,
+        };
+        if reached == watermarks.log_end {
+            size_bytes
+        } else {
+            0
         }
     }
 

@@ -3,17 +3,30 @@
 //! An append queues its log here once; the thread takes all logs that wait, syncs each, and moves
 //! their high watermarks. What is appended meanwhile waits for the next round, so one sync covers
 //! all that came during the last, and no request ever waits for a disk on its own thread.
+//!
+//! A round costs the processor the same however much it covers. So when logs wait already as one
+//! ends, the load is one that never pauses, and the next round lets more of it gather first; whoever
+//! writes one record at a time has the thread for himself and waits for nothing but the disk.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::directory::lock;
 use crate::log::{DiskLog, Pending};
 
-/// More logs than this are synced together with their file system: each sync of a file waits for
-/// its data, its metadata and its inode one after the other, and all of them do that at once then.
-const MOST_SYNCED_ONE_BY_ONE: usize = 2;
+/// The longest pause before the next round of a load that never pauses, as a multiple of the last
+/// round.
+const PAUSE_PER_ROUND: u32 = 8;
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// Fewer logs are always synced file by file.
+const FEWEST_SYNCED_TOGETHER: u32 = 3;
+/// After so many rounds of the one kind the other is tried again.
+const ROUNDS_PER_TRIAL: u32 = 512;
+/// A pause ends when nothing was appended for this long.
+const PAUSE_STEP: Duration = Duration::from_micros(500);
 
 /// When appends are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,11 +46,44 @@ struct Queue {
     stopping: bool,
 }
 
+/// What rounds took lately. A file's sync waits for its data, its metadata and its inode one after the
+/// other; a sync of the whole file system does that for all files at once, but also for those of
+/// others. Which is cheaper is measured.
+#[derive(Debug, Default)]
+struct Costs {
+    /// Of one file.
+    each: Duration,
+    /// Of the file system.
+    all: Duration,
+    rounds: u32,
+}
+
+impl Costs {
+    fn prefer_all(&mut self, logs: u32) -> bool {
+        if logs < FEWEST_SYNCED_TOGETHER {
+            return false;
+        }
+        self.rounds = self.rounds.wrapping_add(1);
+        self.rounds.is_multiple_of(ROUNDS_PER_TRIAL) || self.all < self.each * logs
+    }
+
+    fn note_all(&mut self, took: Duration) {
+        self.all = (self.all * 3 + took) / 4;
+    }
+
+    fn note_each(&mut self, took: Duration) {
+        self.each = (self.each * 3 + took) / 4;
+    }
+}
+
 /// The logs of one directory that have something to be synced. Each is in it once at most.
 #[derive(Debug, Default)]
 pub(crate) struct Committer {
     queue: Mutex<Queue>,
     told: Condvar,
+    /// How many appends waited for a commit so far.
+    appends: AtomicU64,
+    costs: Mutex<Costs>,
 }
 
 impl Committer {
@@ -58,18 +104,41 @@ impl Committer {
             .into_iter()
             .filter_map(|log| log.begin_commit().map(|pending| (log, pending)))
             .collect();
+        let started = Instant::now();
+        let logs = u32::try_from(pending.len()).unwrap_or(u32::MAX);
         match pending.first() {
-            Some((first, _)) if pending.len() > MOST_SYNCED_ONE_BY_ONE => {
+            None => {}
+            Some((first, _)) if lock(&self.costs).prefer_all(logs) => {
                 let synced = first.directory.sync_all();
+                lock(&self.costs).note_all(started.elapsed());
                 for (log, pending) in pending {
                     log.end_commit(&pending, &synced);
                 }
             }
-            _ => {
+            Some(_) => {
                 for (log, pending) in pending {
                     let synced = pending.sync();
                     log.end_commit(&pending, &synced);
                 }
+                lock(&self.costs).note_each(started.elapsed() / logs);
+            }
+        }
+    }
+
+    /// Says that something was appended that waits for a commit.
+    pub(crate) fn note_append(&self) {
+        self.appends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets more gather, as long as more comes: when nothing does, everybody waits for the round.
+    fn pause(&self, longest: Duration) {
+        let started = Instant::now();
+        loop {
+            let before = self.appends.load(Ordering::Relaxed);
+            thread::sleep(PAUSE_STEP);
+            let after = self.appends.load(Ordering::Relaxed);
+            if after == before || started.elapsed() >= longest {
+                return;
             }
         }
     }
@@ -85,7 +154,11 @@ impl Committer {
                 queue = self.told.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             drop(queue);
+            let started = Instant::now();
             self.commit_waiting();
+            if !lock(&self.queue).waiting.is_empty() {
+                self.pause((started.elapsed() * PAUSE_PER_ROUND).min(LONGEST_PAUSE));
+            }
         }
     }
 

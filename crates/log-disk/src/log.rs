@@ -365,6 +365,7 @@ impl DiskLog {
         state.unchecked_bytes += prepared.size_bytes() as u64;
         if !state.may_run_ahead() {
             self.queue(&mut state);
+            self.committer.note_append();
         }
         Ok(Appended {
             base_offset: header.base_offset,

@@ -475,7 +475,10 @@ async fn consume(client: &mut Client, partition: &Partition, begin: Instant) -> 
             .next();
         let found = found.ok_or_else(|| nothing_of(partition))?;
         admin::check(found.error_code, None)?;
-        if let Some(bytes) = found.records.filter(|bytes| !bytes.is_empty()) {
+        if let Some(found) = found.records.filter(|found| !found.is_empty()) {
+            let bytes = found
+                .into_bytes()
+                .map_err(|error| ToolError::Failed(error.to_string()))?;
             return records(&bytes).map_err(|error| ToolError::Failed(error.to_string()));
         }
     }
@@ -487,8 +490,9 @@ async fn consume(client: &mut Client, partition: &Partition, begin: Instant) -> 
 
 fn records(bytes: &Bytes) -> Result<Vec<Record>, milena_protocol::records::RecordError> {
     let mut all = Vec::new();
-    for batch in batches(bytes) {
-        for record in batch?.records(RECORDS_BYTES)? {
+    // The last batch may be cut.
+    for batch in batches(bytes).map_while(Result::ok) {
+        for record in batch.records(RECORDS_BYTES)? {
             all.push(record?);
         }
     }

@@ -11,6 +11,7 @@ use crate::files;
 
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+pub(crate) const CLEANED_OFFSETS: &str = "cleaner-offset-checkpoint";
 pub(crate) const LOG_STARTS: &str = "log-start-offset-checkpoint";
 
 /// The entries of a checkpoint, split at spaces; `None` when there is no file or it is not whole.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use milena_protocol::Uuid;
 
-use crate::checkpoint::{self, LOG_STARTS, Offsets, RECOVERY_POINTS};
+use crate::checkpoint::{self, CLEANED_OFFSETS, LOG_STARTS, Offsets, RECOVERY_POINTS};
 use crate::disk::{Disk, Folder};
 use crate::files;
 
@@ -27,6 +27,8 @@ pub(crate) struct Directory {
     pub(crate) was_clean: bool,
     log_starts: Mutex<Offsets>,
     recovery_points: Mutex<Offsets>,
+    /// Up to where each log is compacted.
+    cleaned: Mutex<Offsets>,
     /// Files and folders to be removed, each with the time from which on.
     doomed: Mutex<Vec<(i64, PathBuf)>>,
     /// Keeps other brokers out as long as it is open.
@@ -55,6 +57,7 @@ impl Directory {
             was_clean,
             log_starts: Mutex::new(checkpoint::read_offsets(&path, LOG_STARTS)?),
             recovery_points: Mutex::new(checkpoint::read_offsets(&path, RECOVERY_POINTS)?),
+            cleaned: Mutex::new(checkpoint::read_offsets(&path, CLEANED_OFFSETS)?),
             doomed: Mutex::new(Vec::new()),
             _lock: held,
             path,
@@ -127,6 +130,20 @@ impl Directory {
         }
     }
 
+    /// Where the part of the log starts that was not compacted yet, if it ever was.
+    pub(crate) fn first_dirty(&self, folder: &str) -> Option<i64> {
+        lock(&self.cleaned).get(folder).copied()
+    }
+
+    /// Returns when it outlasts a power cut.
+    pub(crate) fn set_first_dirty(&self, folder: &str, offset: i64) -> io::Result<()> {
+        let mut cleaned = lock(&self.cleaned);
+        if cleaned.insert(folder.to_owned(), offset) == Some(offset) {
+            return Ok(());
+        }
+        checkpoint::write_offsets(&self.disk, &self.path, CLEANED_OFFSETS, &cleaned)
+    }
+
     pub(crate) fn forget(&self, folder: &str) -> io::Result<()> {
         // A later partition of this name must not be trusted by what this one had synced.
         let mut points = lock(&self.recovery_points);
@@ -134,6 +151,11 @@ impl Directory {
             checkpoint::write_offsets(&self.disk, &self.path, RECOVERY_POINTS, &points)?;
         }
         drop(points);
+        let mut cleaned = lock(&self.cleaned);
+        if cleaned.remove(folder).is_some() {
+            checkpoint::write_offsets(&self.disk, &self.path, CLEANED_OFFSETS, &cleaned)?;
+        }
+        drop(cleaned);
         let mut starts = lock(&self.log_starts);
         match starts.remove(folder) {
             Some(_) => checkpoint::write_offsets(&self.disk, &self.path, LOG_STARTS, &starts),

@@ -14,6 +14,11 @@ use milena_protocol::{Str, Uuid};
 use crate::disk::{Disk, Folder};
 
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";
+/// The files of a segment that compaction writes and has not finished: log, offset index, time index.
+pub(crate) const CLEANED: [&str; 3] = ["log.cleaned", "index.cleaned", "timeindex.cleaned"];
+/// The same when they are whole and wait to take the place of other segments.
+pub(crate) const SWAP: [&str; 3] = ["log.swap", "index.swap", "timeindex.swap"];
+pub(crate) const SEGMENT: [&str; 3] = ["log", "index", "timeindex"];
 pub(crate) const DELETED_FOLDER_SUFFIX: &str = "-delete";
 const PARTITION_METADATA: &str = "partition.metadata";
 const MOST_NAME_BYTES: usize = 255;

@@ -169,9 +169,17 @@ pub(crate) struct OffsetIndex {
 
 impl OffsetIndex {
     pub(crate) fn load(folder: &Arc<Folder>, base_offset: i64) -> io::Result<Self> {
+        Self::load_named(folder, base_offset, "index")
+    }
+
+    pub(crate) fn load_named(
+        folder: &Arc<Folder>,
+        base_offset: i64,
+        extension: &'static str,
+    ) -> io::Result<Self> {
         Ok(Self {
             base_offset,
-            entries: EntryFile::new(Handle::new(folder, base_offset, "index"))?,
+            entries: EntryFile::new(Handle::new(folder, base_offset, extension))?,
         })
     }
 
@@ -266,9 +274,17 @@ pub(crate) struct TimeIndex {
 
 impl TimeIndex {
     pub(crate) fn load(folder: &Arc<Folder>, base_offset: i64) -> io::Result<Self> {
+        Self::load_named(folder, base_offset, "timeindex")
+    }
+
+    pub(crate) fn load_named(
+        folder: &Arc<Folder>,
+        base_offset: i64,
+        extension: &'static str,
+    ) -> io::Result<Self> {
         Ok(Self {
             base_offset,
-            entries: EntryFile::new(Handle::new(folder, base_offset, "timeindex"))?,
+            entries: EntryFile::new(Handle::new(folder, base_offset, extension))?,
         })
     }
 

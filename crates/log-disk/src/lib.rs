@@ -7,6 +7,7 @@
 //! sync takes the directory offline; what is deleted is gone at once and freed later.
 
 mod checkpoint;
+mod cleaner;
 mod commit;
 mod directory;
 mod disk;
@@ -21,6 +22,7 @@ mod segment;
 mod snapshot;
 mod store;
 
+pub use cleaner::CleanMode;
 pub use commit::CommitMode;
 pub use disk::{Change, Watch};
 pub use store::{DiskLogStore, DiskOptions};

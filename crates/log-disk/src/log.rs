@@ -16,6 +16,7 @@ use milena_log::{
 };
 use milena_protocol::{Chunk, FileRange};
 
+use crate::cleaner::Progress;
 use crate::commit::Committer;
 use crate::directory::{Directory, lock};
 use crate::disk::Folder;
@@ -30,6 +31,7 @@ pub(crate) struct DiskLog {
     pub(crate) folder: String,
     pub(crate) path: Arc<Folder>,
     pub(crate) state: Mutex<State>,
+    pub(crate) cleaning: Progress,
     committer: Arc<Committer>,
     /// For the committer's queue.
     this: Weak<Self>,
@@ -155,7 +157,10 @@ impl State {
             .segments
             .get(at + 1)
             .map_or(self.log_end, |next| next.base_offset);
-        self.segments.get(at).is_some_and(|segment| segment.size() > 0) && end <= self.high_watermark
+        // Compaction can leave a segment empty; the active one is empty until it is written.
+        let is_active = at + 1 >= self.segments.len();
+        let has_records = self.segments.get(at).is_some_and(|segment| segment.size() > 0);
+        (has_records || !is_active) && end <= self.high_watermark
     }
 
     /// Where the log ends now.
@@ -187,6 +192,14 @@ impl State {
             std::cmp::Ordering::Less => segment.size(),
             std::cmp::Ordering::Equal => self.high_position.position,
             std::cmp::Ordering::Greater => 0,
+        }
+    }
+
+    /// Forgets places in the files of segments below `segment`, which are others now.
+    pub(crate) fn forget_places_below(&mut self, segment: i64) {
+        self.recent.retain(|batch| batch.at.segment >= segment);
+        if self.high_position.segment < segment {
+            self.high_position = Position { segment, position: 0 };
         }
     }
 
@@ -303,6 +316,7 @@ impl DiskLog {
             folder,
             path,
             state: Mutex::new(state),
+            cleaning: Progress::default(),
             committer,
             this: this.clone(),
             observer,
@@ -471,14 +485,14 @@ impl DiskLog {
         };
         Ok(age
             > config
-                .segment_ms
+                .max_segment_ms()
                 .saturating_sub(self.jitter_ms(config, active.base_offset)))
     }
 
     /// A time below `segment.jitter.ms` that differs between partitions and segments, so that not
     /// all of them roll at once.
     fn jitter_ms(&self, config: &LogConfig, base_offset: i64) -> i64 {
-        let most = config.segment_jitter_ms.min(config.segment_ms);
+        let most = config.segment_jitter_ms.min(config.max_segment_ms());
         if most <= 0 {
             return 0;
         }
@@ -609,7 +623,7 @@ impl DiskLog {
 }
 
 /// Whether an error is one that passes when there is room again.
-fn is_out_of_room(error: &io::Error) -> bool {
+pub(crate) fn is_out_of_room(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }

@@ -16,7 +16,7 @@ use milena_protocol::records::{BatchHeader, HEADER_BYTES};
 use crate::disk::Folder;
 use crate::index::{OffsetIndex, TimeIndex};
 use crate::segment::Segment;
-use crate::{checkpoint, files, snapshot};
+use crate::{checkpoint, cleaner, files, snapshot};
 
 const READ_AHEAD_BYTES: usize = 256 * 1024;
 
@@ -126,6 +126,7 @@ pub(crate) fn preallocation(config: &LogConfig) -> Option<u64> {
 
 /// Removes what interrupted work left behind; gives the base offsets of the segments.
 fn tidy(folder: &Folder) -> io::Result<Vec<i64>> {
+    cleaner::tidy(folder)?;
     let mut bases = BTreeSet::new();
     let mut indexes = Vec::new();
     for entry in fs::read_dir(&**folder)? {

@@ -118,6 +118,49 @@ impl Segment {
         })
     }
 
+    /// Starts the segment that compaction writes, in files of their own until it is swapped in.
+    pub(crate) fn create_cleaned(
+        folder: &Arc<Folder>,
+        base_offset: i64,
+        created_ms: i64,
+    ) -> io::Result<Self> {
+        let [log, index, times] = files::CLEANED;
+        for extension in [log, index, times] {
+            folder
+                .disk
+                .remove(&files::segment_file(folder, base_offset, extension))?;
+        }
+        let offsets = OffsetIndex::load_named(folder, base_offset, index)?;
+        let times = TimeIndex::load_named(folder, base_offset, times)?;
+        let mut segment = Self::with_indexes(folder, base_offset, 0, created_ms, offsets, times)?;
+        segment.log = Handle::new(folder, base_offset, log);
+        segment.log.open_or_create()?;
+        segment.offsets.open()?;
+        segment.times.open()?;
+        Ok(segment)
+    }
+
+    /// Writes whole batches at the end in one go.
+    pub(crate) fn append_run(
+        &self,
+        bytes: &[u8],
+        headers: &[BatchHeader],
+        index_interval_bytes: i32,
+    ) -> io::Result<()> {
+        let mut position = self.size();
+        let end = u32::try_from(bytes.len())
+            .ok()
+            .and_then(|length| position.checked_add(length))
+            .ok_or_else(|| io::Error::other("the segment is full"))?;
+        self.disk_file()?.write_at([bytes], u64::from(position))?;
+        for header in headers {
+            self.note(header, position, index_interval_bytes)?;
+            position = position.saturating_add(u32::try_from(header.size_bytes()).unwrap_or(u32::MAX));
+        }
+        self.size.store(end, Ordering::Release);
+        Ok(())
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.log.path()
     }

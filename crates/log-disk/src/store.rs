@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use milena_log::{
-    BoxFuture, LogConfig, LogDir, LogError, LogStore, PartitionId, PartitionLog, WatermarkObserver,
+    BoxFuture, CleanerConfig, LogConfig, LogDir, LogError, LogStore, PartitionId, PartitionLog,
+    WatermarkObserver,
 };
 
+use crate::cleaner::{CleanMode, Cleaner};
 use crate::commit::{CommitMode, CommitThread, Committer};
 use crate::directory::{Directory, lock};
 use crate::disk::{Disk, Watch};
@@ -28,6 +30,9 @@ pub struct DiskOptions {
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written down.
     pub checkpoint_interval_ms: i64,
     pub commit: CommitMode,
+    /// `log.cleaner.*`
+    pub cleaner: CleanerConfig,
+    pub clean: CleanMode,
     /// Sees every change of a file before it is made. For tests.
     pub watch: Option<Arc<dyn Watch>>,
 }
@@ -40,6 +45,8 @@ impl DiskOptions {
             now_ms,
             checkpoint_interval_ms: 60_000,
             commit: CommitMode::Thread,
+            cleaner: CleanerConfig::default(),
+            clean: CleanMode::Threads,
             watch: None,
         }
     }
@@ -49,6 +56,7 @@ impl DiskOptions {
 #[derive(Debug)]
 pub struct DiskLogStore {
     shared: Arc<Shared>,
+    cleaner: Cleaner,
     _threads: Vec<CommitThread>,
 }
 
@@ -92,17 +100,28 @@ impl DiskLogStore {
                 .map(|committer| CommitThread::start(Arc::clone(committer)))
                 .collect(),
         };
+        let shared = Arc::new(Shared {
+            directories,
+            committers,
+            checkpoint_interval_ms: options.checkpoint_interval_ms,
+            logs: Mutex::new(HashMap::new()),
+            opening: Mutex::new(()),
+            now_ms: AtomicI64::new(options.now_ms),
+        });
+        let open = Arc::clone(&shared);
+        let logs = Arc::new(move || lock(&open.logs).values().cloned().collect());
+        let cleaner = Cleaner::new(options.clean, options.cleaner, options.now_ms, logs);
         Ok(Self {
             _threads: threads.map_err(|error| storage(&error))?,
-            shared: Arc::new(Shared {
-                directories,
-                committers,
-                checkpoint_interval_ms: options.checkpoint_interval_ms,
-                logs: Mutex::new(HashMap::new()),
-                opening: Mutex::new(()),
-                now_ms: AtomicI64::new(options.now_ms),
-            }),
+            cleaner,
+            shared,
         })
+    }
+
+    /// Compacts every log that is due at `now_ms`, with [`CleanMode::Manual`]; gives the number of
+    /// rounds that it took.
+    pub fn clean(&self, now_ms: i64) -> usize {
+        self.cleaner.clean_now(now_ms)
     }
 
     /// Makes durable what waits for it, with [`CommitMode::Manual`].
@@ -361,10 +380,16 @@ impl LogStore for DiskLogStore {
 
     fn maintain(&self, now_ms: i64) -> BoxFuture<'static, ()> {
         self.shared.maintain(now_ms);
+        self.cleaner.tick(now_ms);
         ready(())
     }
 
+    fn update_cleaner(&self, config: CleanerConfig) {
+        self.cleaner.update(config);
+    }
+
     fn close(&self) -> BoxFuture<'static, Result<(), LogError>> {
+        self.cleaner.stop();
         ready(self.shared.close().map_err(|error| storage(&error)))
     }
 }

@@ -66,6 +66,51 @@ pub struct LogConfig {
     pub producer_id_expiration_ms: i64,
 }
 
+impl LogConfig {
+    /// The age at which the active segment rolls: `segment.ms`, or earlier where
+    /// `max.compaction.lag.ms` asks for it (KIP-354).
+    #[must_use]
+    pub fn max_segment_ms(&self) -> i64 {
+        if self.cleanup_policy.compact {
+            self.segment_ms.min(self.max_compaction_lag_ms)
+        } else {
+            self.segment_ms
+        }
+    }
+}
+
+/// The settings of compaction (`log.cleaner.*`), typed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CleanerConfig {
+    pub enable: bool,
+    pub threads: i32,
+    /// For all threads together.
+    pub dedupe_buffer_size: i64,
+    /// How full the map of keys may become.
+    pub io_buffer_load_factor: f64,
+    /// For all threads together, half for what is read and half for what is written.
+    pub io_buffer_size: i32,
+    /// For all threads together, read and written.
+    pub io_max_bytes_per_second: f64,
+    /// How long to wait when there was nothing to clean.
+    pub backoff_ms: i64,
+}
+
+impl Default for CleanerConfig {
+    /// Kafka 4.3.1's defaults.
+    fn default() -> Self {
+        Self {
+            enable: true,
+            threads: 1,
+            dedupe_buffer_size: 134_217_728,
+            io_buffer_load_factor: 0.9,
+            io_buffer_size: 524_288,
+            io_max_bytes_per_second: f64::MAX,
+            backoff_ms: 15_000,
+        }
+    }
+}
+
 impl Default for LogConfig {
     /// Kafka 4.3.1's defaults, and durable.
     fn default() -> Self {

@@ -36,7 +36,7 @@ mod memory;
 mod prepare;
 mod producers;
 
-pub use config::{CleanupPolicy, CompressionType, Durability, LogConfig, TimestampType};
+pub use config::{CleanerConfig, CleanupPolicy, CompressionType, Durability, LogConfig, TimestampType};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use error::LogError;
 pub use memory::MemoryLogStore;
@@ -246,6 +246,9 @@ pub trait LogStore: Send + Sync + fmt::Debug {
     /// producer ids, checkpoints. The broker calls it every `log.retention.check.interval.ms`
     /// and sooner.
     fn maintain(&self, now_ms: i64) -> BoxFuture<'static, ()>;
+
+    /// How compaction works from now on. Engines that compact nothing have nothing to do.
+    fn update_cleaner(&self, _config: CleanerConfig) {}
 
     /// Flushes and closes every log so that the next start needs no recovery.
     fn close(&self) -> BoxFuture<'static, Result<(), LogError>>;

@@ -167,6 +167,7 @@ fn open_engines(config: &BrokerConfig, now_ms: i64) -> Result<Engines, String> {
     }
     let options = DiskOptions {
         checkpoint_interval_ms: i64::from(config.log_flush_offset_checkpoint_interval_ms),
+        cleaner: config.cleaner.clone(),
         ..DiskOptions::at(now_ms)
     };
     let logs = DiskLogStore::open(config.log_dirs.clone(), options).map_err(|error| error.to_string())?;

@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use milena_log::LogConfig;
+use milena_log::{CleanerConfig, LogConfig};
 
 use super::definition::broker_configs;
 use super::listeners::{self, Listener, ListenerSettings};
@@ -139,6 +139,8 @@ pub struct BrokerConfig {
 
     /// What a topic without overrides has; see [`Self::topic_settings`].
     pub log: LogConfig,
+    /// `log.cleaner.*`
+    pub cleaner: CleanerConfig,
     layers: Arc<Layers>,
 }
 
@@ -217,6 +219,7 @@ impl BrokerConfig {
             log_flush_offset_checkpoint_interval_ms: layers
                 .number("log.flush.offset.checkpoint.interval.ms")?,
             log,
+            cleaner: cleaner(&layers)?,
             layers: Arc::new(layers),
         };
         config.check_limits()?;
@@ -246,6 +249,26 @@ impl BrokerConfig {
             "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.",
         )
     }
+}
+
+fn cleaner(layers: &Layers) -> Result<CleanerConfig, ConfigError> {
+    let real = |name: &str, default: f64| match layers.value(name)? {
+        Some(Value::Double(value)) => Ok(value),
+        _ => Ok(default),
+    };
+    let default = CleanerConfig::default();
+    Ok(CleanerConfig {
+        enable: layers.boolean("log.cleaner.enable")?,
+        threads: layers.number("log.cleaner.threads")?,
+        dedupe_buffer_size: layers.number("log.cleaner.dedupe.buffer.size")?,
+        io_buffer_load_factor: real("log.cleaner.io.buffer.load.factor", default.io_buffer_load_factor)?,
+        io_buffer_size: layers.number("log.cleaner.io.buffer.size")?,
+        io_max_bytes_per_second: real(
+            "log.cleaner.io.max.bytes.per.second",
+            default.io_max_bytes_per_second,
+        )?,
+        backoff_ms: layers.number("log.cleaner.backoff.ms")?,
+    })
 }
 
 /// Settings that nothing reads have to be right too.

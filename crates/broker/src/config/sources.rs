@@ -227,7 +227,7 @@ fn is_security(name: &str) -> bool {
 
 /// Settings that change what this broker does, or that are checked because they could not (the last
 /// ones). What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 74] = [
+const WITH_EFFECT: [&str; 85] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
@@ -251,6 +251,17 @@ const WITH_EFFECT: [&str; 74] = [
     "inter.broker.listener.name",
     "listener.security.protocol.map",
     "listeners",
+    "log.cleaner.backoff.ms",
+    "log.cleaner.dedupe.buffer.size",
+    "log.cleaner.delete.retention.ms",
+    "log.cleaner.enable",
+    "log.cleaner.io.buffer.load.factor",
+    "log.cleaner.io.buffer.size",
+    "log.cleaner.io.max.bytes.per.second",
+    "log.cleaner.max.compaction.lag.ms",
+    "log.cleaner.min.cleanable.ratio",
+    "log.cleaner.min.compaction.lag.ms",
+    "log.cleaner.threads",
     "log.cleanup.policy",
     "log.dir",
     "log.dirs",

@@ -71,6 +71,7 @@ impl Topics {
         settings
             .load(&stored.broker_configs)
             .map_err(|error| StartError::Invalid(error.to_string()))?;
+        logs.update_cleaner(settings.current().cleaner.clone());
         delete_strays(&logs, &stored).await?;
         let topics = Self {
             image: RwLock::new(Image::default()),
@@ -319,6 +320,7 @@ impl Topics {
         let name = self.settings.entity_name(entity);
         self.commit(&mut writer, facts::broker_configs(&name, &old, &new))
             .await?;
+        self.logs.update_cleaner(config.cleaner.clone());
         self.settings.replace(config);
         for topic in self.list() {
             self.apply_configs(&topic);

@@ -183,6 +183,36 @@ impl BatchHeader {
         self.attributes & DELETE_HORIZON != 0
     }
 
+    /// When the batch's tombstones may go, in ms since the Unix epoch (KIP-534).
+    #[must_use]
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        self.has_delete_horizon().then_some(self.base_timestamp)
+    }
+
+    /// The CRC must be set anew after it, and so must the records' timestamps, which are relative to it.
+    pub fn set_delete_horizon(&mut self, horizon_ms: Option<i64>) {
+        match horizon_ms {
+            Some(horizon_ms) => {
+                self.attributes |= DELETE_HORIZON;
+                self.base_timestamp = horizon_ms;
+            }
+            None => self.attributes &= !DELETE_HORIZON,
+        }
+    }
+
+    /// What compaction leaves of a batch whose records are all gone but which says where its producer,
+    /// or the log, ends.
+    #[must_use]
+    pub fn emptied(mut self) -> Self {
+        self.batch_length = (HEADER_BYTES - LOG_OVERHEAD_BYTES) as i32;
+        self.set_compression(Compression::None);
+        self.set_delete_horizon(None);
+        self.base_timestamp = -1;
+        self.record_count = 0;
+        self.seal(&[]);
+        self
+    }
+
     #[must_use]
     pub fn has_producer_id(&self) -> bool {
         self.producer_id >= 0

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::batch::{BatchHeader, HEADER_BYTES, LOG_OVERHEAD_BYTES, MAGIC};
 use super::compression::{self, Compression};
 use super::scan::{Record, RecordHeader};
-use super::varint;
+use super::{RecordError, varint};
 
 /// A record to be written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,10 +115,36 @@ impl BatchBuilder {
         self.header.record_count == 0
     }
 
+    /// A batch in the place of another: offsets, epoch, producer, attributes and codec are the other's,
+    /// the records are those that [`Self::push_at`] brings. With a delete horizon (ms, KIP-534) the
+    /// batch says from when on its tombstones may go.
+    ///
+    /// # Errors
+    /// When the other's attributes name no codec.
+    pub fn in_place_of(other: &BatchHeader, delete_horizon_ms: Option<i64>) -> Result<Self, RecordError> {
+        let mut builder = Self::new();
+        builder.compression = other.compression()?;
+        builder.header = BatchHeader {
+            record_count: 0,
+            ..*other
+        };
+        builder.header.set_delete_horizon(delete_horizon_ms);
+        Ok(builder)
+    }
+
     pub fn push(&mut self, record: &NewRecord) {
+        self.push_at(self.header.record_count, record);
+        self.header.last_offset_delta += 1;
+    }
+
+    /// Adds a record at this distance from the base offset, which must grow from one to the next. Leaves
+    /// the batch's last offset as it is.
+    pub fn push_at(&mut self, offset_delta: i32, record: &NewRecord) {
         let header = &mut self.header;
         if header.record_count == 0 {
-            header.base_timestamp = record.timestamp;
+            if !header.has_delete_horizon() {
+                header.base_timestamp = record.timestamp;
+            }
             header.max_timestamp = record.timestamp;
         }
         header.max_timestamp = header.max_timestamp.max(record.timestamp);
@@ -126,7 +152,7 @@ impl BatchBuilder {
         body.clear();
         body.push(0);
         varint::put(body, record.timestamp.wrapping_sub(header.base_timestamp));
-        varint::put(body, i64::from(header.record_count));
+        varint::put(body, i64::from(offset_delta));
         put_nullable(body, record.key.as_deref());
         put_nullable(body, record.value.as_deref());
         varint::put(body, record.headers.len() as i64);
@@ -138,7 +164,6 @@ impl BatchBuilder {
         varint::put(&mut self.payload, body.len() as i64);
         self.payload.extend_from_slice(body);
         header.record_count += 1;
-        header.last_offset_delta += 1;
     }
 
     /// The whole batch, with its CRC.

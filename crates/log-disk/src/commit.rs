@@ -67,12 +67,12 @@ impl Costs {
         self.rounds.is_multiple_of(ROUNDS_PER_TRIAL) || self.all < self.each * logs
     }
 
-    fn note_all(&mut self, took: Duration) {
-        self.all = (self.all * 3 + took) / 4;
-    }
-
-    fn note_each(&mut self, took: Duration) {
-        self.each = (self.each * 3 + took) / 4;
+    fn note(&mut self, logs: u32, together: bool, took: Duration) {
+        if together {
+            self.all = (self.all * 3 + took) / 4;
+        } else if logs > 0 {
+            self.each = (self.each * 3 + took / logs) / 4;
+        }
     }
 }
 
@@ -97,32 +97,34 @@ impl Committer {
         }
     }
 
-    /// Commits every log that waits.
-    pub(crate) fn commit_waiting(&self) {
+    /// Commits every log that waits: how many there were, and whether by one sync.
+    pub(crate) fn commit_waiting(&self) -> (u32, bool) {
         let waiting = std::mem::take(&mut lock(&self.queue).waiting);
         let pending: Vec<(Arc<DiskLog>, Pending)> = waiting
             .into_iter()
             .filter_map(|log| log.begin_commit().map(|pending| (log, pending)))
             .collect();
-        let started = Instant::now();
         let logs = u32::try_from(pending.len()).unwrap_or(u32::MAX);
         match pending.first() {
-            None => {}
             Some((first, _)) if lock(&self.costs).prefer_all(logs) => {
                 let synced = first.directory.sync_all();
-                lock(&self.costs).note_all(started.elapsed());
                 for (log, pending) in pending {
                     log.end_commit(&pending, &synced);
                 }
+                (logs, true)
             }
-            Some(_) => {
+            _ => {
                 for (log, pending) in pending {
                     let synced = pending.sync();
                     log.end_commit(&pending, &synced);
                 }
-                lock(&self.costs).note_each(started.elapsed() / logs);
+                (logs, false)
             }
         }
+    }
+
+    pub(crate) fn forget_waiting(&self) {
+        lock(&self.queue).waiting.clear();
     }
 
     /// Says that something was appended that waits for a commit.
@@ -155,7 +157,8 @@ impl Committer {
             }
             drop(queue);
             let started = Instant::now();
-            self.commit_waiting();
+            let (logs, together) = self.commit_waiting();
+            lock(&self.costs).note(logs, together, started.elapsed());
             if !lock(&self.queue).waiting.is_empty() {
                 self.pause((started.elapsed() * PAUSE_PER_ROUND).min(LONGEST_PAUSE));
             }

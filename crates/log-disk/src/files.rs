@@ -20,6 +20,7 @@ pub(crate) const CLEANED: [&str; 3] = ["log.cleaned", "index.cleaned", "timeinde
 pub(crate) const SWAP: [&str; 3] = ["log.swap", "index.swap", "timeindex.swap"];
 pub(crate) const SEGMENT: [&str; 3] = ["log", "index", "timeindex"];
 pub(crate) const DELETED_FOLDER_SUFFIX: &str = "-delete";
+pub(crate) const STRAY_FOLDER_SUFFIX: &str = "-stray";
 const PARTITION_METADATA: &str = "partition.metadata";
 const MOST_NAME_BYTES: usize = 255;
 
@@ -42,7 +43,7 @@ pub(crate) fn offset_of(path: &Path, extension: &str) -> Option<i64> {
 
 /// Topic and partition of a folder named `<topic>-<partition>`.
 pub(crate) fn topic_partition(folder: &str) -> Option<(Str, i32)> {
-    if folder.ends_with(DELETED_FOLDER_SUFFIX) {
+    if folder.ends_with(DELETED_FOLDER_SUFFIX) || folder.ends_with(STRAY_FOLDER_SUFFIX) {
         return None;
     }
     let (topic, partition) = folder.rsplit_once('-')?;
@@ -50,9 +51,9 @@ pub(crate) fn topic_partition(folder: &str) -> Option<(Str, i32)> {
     (!topic.is_empty()).then(|| (Str::from(topic.to_owned()), partition))
 }
 
-/// `<topic>-<partition>.<id>-delete`, cut so that it is a legal name.
-pub(crate) fn deleted_folder(topic: &str, partition: i32, unique: &str) -> String {
-    let tail = format!("-{partition}.{unique}{DELETED_FOLDER_SUFFIX}");
+/// `<topic>-<partition>.<id>` and the suffix, cut so that it is a legal name.
+pub(crate) fn renamed_folder(topic: &str, partition: i32, unique: &str, suffix: &str) -> String {
+    let tail = format!("-{partition}.{unique}{suffix}");
     let mut length = topic.len().min(MOST_NAME_BYTES.saturating_sub(tail.len()));
     while !topic.is_char_boundary(length) {
         length -= 1;
@@ -143,7 +144,12 @@ mod tests {
 
     #[test]
     fn the_name_of_a_deleted_folder_is_legal_for_the_longest_topic() {
-        let name = deleted_folder(&"t".repeat(249), 12345, &Uuid::ZERO.to_string());
+        let name = renamed_folder(
+            &"t".repeat(249),
+            12345,
+            &Uuid::ZERO.to_string(),
+            DELETED_FOLDER_SUFFIX,
+        );
         assert!(name.len() <= 255 && name.ends_with("-delete"), "{name}");
     }
 }

@@ -265,15 +265,22 @@ impl DiskLog {
             producers,
             epochs,
         } = recovery::load(&path, trust, &config, now_ms)?;
-        if config.durability == Durability::Disk {
-            // Whoever read it before the crash was told that it is there.
+        let recovered = !trust.clean && log_end > trust.recovery_point;
+        if config.durability == Durability::Disk && recovered {
+            // Whoever reads it from now on is told that it is there.
             for segment in segments.iter().filter(|segment| segment.size() > 0) {
                 segment.sync()?;
             }
+            files::sync_partition(&path)?;
         }
         // A start looks into every log, most of which are quiet then.
         segments.iter().for_each(|segment| segment.close());
-        let changed = segments.iter().any(|segment| !segment.is_synced());
+        let durable_end = match config.durability {
+            Durability::Os if recovered => recovery_point.min(log_end),
+            _ => log_end,
+        };
+        // Its indexes were made anew, and are not on the disk.
+        let changed = recovered || segments.iter().any(|segment| !segment.is_synced());
         let high_position = segments.last().map_or(
             Position {
                 segment: 0,
@@ -293,11 +300,7 @@ impl DiskLog {
             producers,
             epochs,
             high_watermark: log_end,
-            durable_end: if changed {
-                recovery_point.min(log_end)
-            } else {
-                log_end
-            },
+            durable_end,
             recovery_point: recovery_point.min(log_end),
             queued: false,
             named: false,

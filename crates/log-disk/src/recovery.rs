@@ -15,7 +15,7 @@ use milena_protocol::records::{BatchHeader, HEADER_BYTES};
 
 use crate::disk::Folder;
 use crate::index::{OffsetIndex, TimeIndex};
-use crate::segment::Segment;
+use crate::segment::{self, Segment};
 use crate::{checkpoint, cleaner, files, snapshot};
 
 const READ_AHEAD_BYTES: usize = 256 * 1024;
@@ -57,7 +57,7 @@ pub(crate) fn load(
         if broken {
             // Offsets behind a cut would leave a hole that nobody was told of.
             tracing::error!(folder = %folder.display(), base, "segment behind a damaged one is set aside");
-            Segment::open(folder, base, 0, now_ms).and_then(|segment| segment.retire())?;
+            segment::retire(folder, base)?;
             continue;
         }
         let next = bases.get(at + 1).copied();
@@ -73,7 +73,13 @@ pub(crate) fn load(
             Some(found) => found,
             None => {
                 let recovered = recover(folder, base, from, config)?;
-                broken = recovered.cut && next.is_some();
+                if trusted {
+                    // The recovery point says that its indexes are on the disk.
+                    recovered.segment.sync_indexes()?;
+                }
+                // Behind the recovery point nothing is compacted: a hole is a loss, too.
+                let has_hole = !trusted && next.is_some_and(|next| recovered.end < next);
+                broken = recovered.cut && next.is_some() || has_hole;
                 scanned.extend(recovered.epochs);
                 (recovered.segment, recovered.end)
             }
@@ -274,7 +280,7 @@ fn recover(
     }
     segment.finish_times()?;
     segment.flush_indexes()?;
-    let segment = Segment::open(folder, base, position, modified_ms(&metadata))?;
+    segment.cut_to(position);
     Ok(Recovered {
         segment,
         end,
@@ -310,8 +316,16 @@ fn open_to_recover(
             Ok(entry.offset < recovery_point
                 && found.is_some_and(|(_, header)| header.max_timestamp == entry.timestamp_ms))
         })?;
-        if segment.offsets.is_there() && segment.times.last()?.is_some() {
-            return Segment::open(folder, base, length, created_ms);
+        if segment.offsets.is_there()
+            && let Some(newest) = segment.times.last()?
+        {
+            // Entries of times behind the recovery point are gone, and with them the largest time of
+            // what is between: that part is read again.
+            segment
+                .offsets
+                .truncate_to(|offset, _| Ok(offset <= newest.offset))?;
+            segment.forget_times()?;
+            return Ok(segment);
         }
     }
     for extension in ["index", "timeindex"] {

@@ -124,7 +124,7 @@ impl DiskLog {
 
     /// Moves the recovery point to the durable end, so that the next start need not look at what is
     /// below it. The syncs are done without the lock.
-    fn checkpoint(&self, now_ms: i64) -> io::Result<i64> {
+    pub(crate) fn checkpoint(&self, now_ms: i64) -> io::Result<i64> {
         let segments = {
             let mut state = lock(&self.state);
             state.last_checkpoint_ms = now_ms;

@@ -191,6 +191,25 @@ impl Segment {
         self.disk_file()?.set_len(u64::from(self.size()))
     }
 
+    /// Goes back to the newest time that the index has.
+    pub(crate) fn forget_times(&self) -> io::Result<()> {
+        let last = self.times.last()?;
+        self.max_timestamp_ms.store(
+            last.map_or(NO_TIMESTAMP, |entry| entry.timestamp_ms),
+            Ordering::Release,
+        );
+        self.max_timestamp_offset.store(
+            last.map_or(self.base_offset, |entry| entry.offset),
+            Ordering::Release,
+        );
+        Ok(())
+    }
+
+    /// Says that the file was cut, or is to be seen only up to here.
+    pub(crate) fn cut_to(&self, size: u32) {
+        self.size.store(size, Ordering::Release);
+    }
+
     /// Whether every record in it has reached the disk.
     pub(crate) fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire) == self.size()
@@ -380,18 +399,23 @@ impl Segment {
             self.offsets.open()?;
             self.times.open()?;
         }
-        let mut retired = Vec::new();
-        for extension in ["log", "index", "timeindex", "txnindex"] {
-            let path = self.path().with_extension(extension);
-            let mut new = path.as_os_str().to_owned();
-            new.push(files::DELETED_SUFFIX);
-            let new = PathBuf::from(new);
-            match self.folder.disk.rename(&path, &new) {
-                Ok(()) => retired.push(new),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(retired)
+        retire(&self.folder, self.base_offset)
     }
+}
+
+/// Renames a segment's files to `.deleted`, whatever is in them, and gives the new names.
+pub(crate) fn retire(folder: &Folder, base_offset: i64) -> io::Result<Vec<PathBuf>> {
+    let mut retired = Vec::new();
+    for extension in ["log", "index", "timeindex", "txnindex"] {
+        let path = files::segment_file(folder, base_offset, extension);
+        let mut new = path.as_os_str().to_owned();
+        new.push(files::DELETED_SUFFIX);
+        let new = PathBuf::from(new);
+        match folder.disk.rename(&path, &new) {
+            Ok(()) => retired.push(new),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(retired)
 }

@@ -1,6 +1,6 @@
 //! All partitions below the log directories.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -66,7 +66,8 @@ struct Shared {
     /// One for each directory.
     committers: Vec<Arc<Committer>>,
     checkpoint_interval_ms: i64,
-    logs: Mutex<HashMap<PartitionId, Arc<DiskLog>>>,
+    /// Ordered, so that the same run makes the same changes.
+    logs: Mutex<BTreeMap<PartitionId, Arc<DiskLog>>>,
     /// Held while a log is opened: two logs must never write to one folder.
     opening: Mutex<()>,
     /// The latest time that somebody told, for work that brings none.
@@ -104,7 +105,7 @@ impl DiskLogStore {
             directories,
             committers,
             checkpoint_interval_ms: options.checkpoint_interval_ms,
-            logs: Mutex::new(HashMap::new()),
+            logs: Mutex::new(BTreeMap::new()),
             opening: Mutex::new(()),
             now_ms: AtomicI64::new(options.now_ms),
         });
@@ -128,6 +129,15 @@ impl DiskLogStore {
     pub fn commit(&self) {
         for committer in &self.shared.committers {
             committer.commit_waiting();
+        }
+    }
+}
+
+impl Drop for DiskLogStore {
+    fn drop(&mut self) {
+        // What waits for a commit would keep its log, and that its committer.
+        for committer in &self.shared.committers {
+            committer.forget_waiting();
         }
     }
 }
@@ -182,7 +192,7 @@ impl Shared {
                     self.doom_folder(&directory, &old, 0)?;
                 }
                 Some(_) => {}
-                None => files::write_partition_metadata(&directory.disk, &path, id.topic_id)?,
+                None => self.set_aside(&directory, &id)?,
             }
         }
         if !path.is_dir() {
@@ -195,22 +205,44 @@ impl Shared {
         Ok(log)
     }
 
-    /// Renames the folder, after which it counts as gone, and removes it later.
-    fn doom_folder(&self, directory: &Directory, id: &PartitionId, delay_ms: i64) -> io::Result<()> {
+    /// A folder that does not say which topic it belongs to is not the asked one's: its name was given
+    /// before its content reached the disk, or somebody changed it. Nothing that was acknowledged is in
+    /// it then; it stays for people to look at.
+    fn set_aside(&self, directory: &Directory, id: &PartitionId) -> io::Result<()> {
+        if let Some(stray) = self.rename_folder(directory, id, files::STRAY_FOLDER_SUFFIX)? {
+            tracing::warn!(folder = %stray.display(), "a folder without a readable partition.metadata is set aside");
+        }
+        Ok(())
+    }
+
+    fn rename_folder(
+        &self,
+        directory: &Directory,
+        id: &PartitionId,
+        suffix: &str,
+    ) -> io::Result<Option<PathBuf>> {
         let folder = id.to_string();
         let unique = files::random_uuid()?
             .as_bytes()
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>();
-        let doomed = directory
-            .path
-            .join(files::deleted_folder(&id.topic, id.partition, &unique));
-        match directory.disk.rename(&directory.path.join(&folder), &doomed) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        }
+        // Before its name is free: a later partition of this name must not be taken for this one.
         directory.forget(&folder)?;
+        let new = directory
+            .path
+            .join(files::renamed_folder(&id.topic, id.partition, &unique, suffix));
+        match directory.disk.rename(&directory.path.join(&folder), &new) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(|()| Some(new)),
+        }
+    }
+
+    /// Renames the folder, after which it counts as gone, and removes it later.
+    fn doom_folder(&self, directory: &Directory, id: &PartitionId, delay_ms: i64) -> io::Result<()> {
+        let Some(doomed) = self.rename_folder(directory, id, files::DELETED_FOLDER_SUFFIX)? else {
+            return Ok(());
+        };
         directory.doom(
             self.now_ms.load(Ordering::Relaxed).saturating_add(delay_ms),
             [doomed],
@@ -239,7 +271,7 @@ impl Shared {
         let mut stored = Vec::new();
         for directory in &self.directories {
             for folder in directory.folders()? {
-                // A folder that does not say whose it is, is nobody's stray: opening it adopts it.
+                // A folder that does not say whose it is, is nobody's: opening it sets it aside.
                 if let Some(topic_id) = files::read_partition_metadata(&directory.path.join(&folder))?
                     && let Some((topic, partition)) = files::topic_partition(&folder)
                 {

@@ -473,10 +473,11 @@ fn a_damaged_batch_leaves_the_log_as_it_is_and_is_not_tried_again() {
     let header = milena_protocol::records::BatchHeader::parse(&bytes).unwrap();
     bytes[header.size_bytes() - 3] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let before = files(dir.path(), "");
+    let before = files(dir.path(), "log");
     assert_eq!(store.clean(NOW_MS), 1, "it is tried once");
     assert_eq!(store.clean(NOW_MS + (1 << 40)), 0);
-    assert_eq!(files(dir.path(), ""), before);
+    assert_eq!(files(dir.path(), "log"), before);
+    assert!(files(dir.path(), "cleaned").is_empty());
     put(&log, 0, &[("a", Some(A))]);
 }
 

@@ -257,6 +257,14 @@ impl DiskLog {
     }
 
     fn clean_round(&self, candidate: &Candidate, now_ms: i64, means: Means<'_>) -> Result<(), Stopped> {
+        // A start takes a hole behind the recovery point for records that a power cut took: where
+        // compaction makes holes, everything is on the disk and said to be.
+        let recovery_point = self.checkpoint(now_ms)?;
+        if recovery_point < candidate.first_uncleanable {
+            return Err(Stopped::Aborted);
+        }
+        self.directory
+            .set_recovery_points([(self.folder.clone(), recovery_point)])?;
         let mut numbers = Numbers::default();
         let map = self.map(candidate, means, &mut numbers)?;
         let end = map.latest().saturating_add(1);

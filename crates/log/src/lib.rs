@@ -40,7 +40,7 @@ pub use config::{CleanerConfig, CleanupPolicy, CompressionType, Durability, LogC
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use error::LogError;
 pub use memory::MemoryLogStore;
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, RecordFault, prepare, record_fault};
 pub use producers::{Producer, Producers, SEQUENCED_BATCHES, SequenceCheck, SequencedBatch};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,7 +1,7 @@
 //! Which records of a refused batch were wrong (KIP-467), in Kafka's words: a producer fails those
 //! with their own reason, and tells the others that they were in bad company.
 
-use milena_log::{LogConfig, LogError, TimestampType};
+use milena_log::{LogConfig, LogError, RecordFault, record_fault};
 use milena_protocol::messages::produce_response::BatchIndexAndErrorMessage;
 use milena_protocol::records::{Record, Validated};
 use milena_protocol::{ErrorCode, Str};
@@ -14,8 +14,6 @@ const MAX_RECORD_ERRORS: usize = 10_000;
 const SHOWN_RECORD_ERRORS: usize = 3;
 /// A batch that is looked through again may take this much decompressed.
 const MAX_DECOMPRESSED_BYTES: usize = 128 << 20;
-/// The timestamp of a record that has none.
-const NO_TIMESTAMP: i64 = -1;
 
 /// What a producer is told about a batch that the log refused for its records.
 pub(super) struct RecordErrors {
@@ -37,8 +35,10 @@ pub(super) fn explain(
         return None;
     }
     let config = partition.config();
+    let header = &batch.batch.header;
     let wrong = |record: &Record| {
-        wrong_key(&config, partition, record).or_else(|| wrong_time(&config, record, now_ms))
+        record_fault(&config, header, record, now_ms)
+            .map(|fault| sentence(fault, &config, partition, record, now_ms))
     };
     let records: Vec<BatchIndexAndErrorMessage> = batch
         .batch
@@ -68,27 +68,32 @@ pub(super) fn explain(
     })
 }
 
-fn wrong_key(config: &LogConfig, partition: &Partition, record: &Record) -> Option<String> {
-    (config.cleanup_policy.compact && record.key.is_none()).then(|| {
-        format!(
+fn sentence(
+    fault: RecordFault,
+    config: &LogConfig,
+    partition: &Partition,
+    record: &Record,
+    now_ms: i64,
+) -> String {
+    match fault {
+        RecordFault::WithoutKey => format!(
             "Compacted topic cannot accept message without key in topic partition {}",
             partition.id()
-        )
-    })
-}
-
-fn wrong_time(config: &LogConfig, record: &Record, now_ms: i64) -> Option<String> {
-    if config.message_timestamp_type != TimestampType::CreateTime || record.timestamp == NO_TIMESTAMP {
-        return None;
+        ),
+        RecordFault::TimestampOutOfRange => {
+            // Java's numbers wrap, and so does Kafka's sentence where a bound is the largest number.
+            let earliest = now_ms.wrapping_sub(config.message_timestamp_before_max_ms);
+            let latest = now_ms.wrapping_add(config.message_timestamp_after_max_ms);
+            format!(
+                "Timestamp {} of message with offset {} is out of range. The timestamp should be within [{earliest}, {latest}]",
+                record.timestamp, record.offset
+            )
+        }
+        RecordFault::TimestampType => format!(
+            "Invalid timestamp type in message with offset {}. Producer should not set timestamp type to LogAppendTime.",
+            record.offset
+        ),
     }
-    let earliest = now_ms.saturating_sub(config.message_timestamp_before_max_ms);
-    let latest = now_ms.saturating_add(config.message_timestamp_after_max_ms);
-    (!(earliest..=latest).contains(&record.timestamp)).then(|| {
-        format!(
-            "Timestamp {} of message with offset {} is out of range. The timestamp should be within [{earliest}, {latest}]",
-            record.timestamp, record.offset
-        )
-    })
 }
 
 fn summary(records: &[BatchIndexAndErrorMessage]) -> String {

@@ -20,8 +20,8 @@ use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::topics::Topics;
 
-/// How often logs are asked for the work that time brings: retention, rolling, flushing by time,
-/// freeing of deleted files. `log.retention.check.interval.ms` may ask for it more often.
+/// How often logs are asked for the work that time brings: flushing by time, expiry, freeing of deleted
+/// files. Retention is looked at every `log.retention.check.interval.ms`, which may be more often.
 const MAINTENANCE_INTERVAL_MS: i64 = 1_000;
 
 /// Where bytes and facts live.

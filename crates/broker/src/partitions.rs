@@ -21,6 +21,10 @@ use milena_log::{
 use milena_protocol::ErrorCode;
 use tokio::sync::Notify;
 
+mod offline;
+
+use offline::OfflineLog;
+
 /// A partition that this broker leads. It leads all of them.
 pub(crate) struct Partition {
     id: PartitionId,
@@ -56,6 +60,18 @@ impl Partition {
             deleted: AtomicBool::new(false),
             waiters,
         }))
+    }
+
+    /// A partition whose log could not be opened: whatever is asked of it is answered with the reason.
+    pub(crate) fn offline(id: PartitionId, config: LogConfig, leader_epoch: i32, why: LogError) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            log: Arc::new(OfflineLog(why)),
+            leader_epoch,
+            config: RwLock::new(Arc::new(config)),
+            deleted: AtomicBool::new(false),
+            waiters: Arc::default(),
+        })
     }
 
     pub(crate) fn id(&self) -> &PartitionId {

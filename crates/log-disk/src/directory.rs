@@ -7,14 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use milena_protocol::Uuid;
-
 use crate::checkpoint::{self, CLEANED_OFFSETS, LOG_STARTS, Offsets, RECOVERY_POINTS};
 use crate::disk::{Disk, Folder};
 use crate::files;
+use crate::meta_properties::MetaProperties;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
-const META_PROPERTIES: &str = "meta.properties";
 
 #[derive(Debug)]
 pub(crate) struct Directory {
@@ -29,6 +27,7 @@ pub(crate) struct Directory {
     recovery_points: Mutex<Offsets>,
     /// Up to where each log is compacted.
     cleaned: Mutex<Offsets>,
+    meta_properties: Mutex<MetaProperties>,
     /// Files and folders to be removed, each with the time from which on.
     doomed: Mutex<Vec<(i64, PathBuf)>>,
     /// Keeps other brokers out as long as it is open.
@@ -44,7 +43,7 @@ impl Directory {
     pub(crate) fn open(path: PathBuf, disk: Disk) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
         let held = files::lock_directory(&path)?;
-        ensure_meta_properties(&disk, &path)?;
+        let meta_properties = MetaProperties::read(&path)?;
         let marker = path.join(CLEAN_SHUTDOWN);
         let was_clean = marker.exists();
         if was_clean {
@@ -54,6 +53,7 @@ impl Directory {
         }
         remove_leftovers(&disk, &path)?;
         Ok(Self {
+            meta_properties: Mutex::new(meta_properties),
             was_clean,
             log_starts: Mutex::new(checkpoint::read_offsets(&path, LOG_STARTS)?),
             recovery_points: Mutex::new(checkpoint::read_offsets(&path, RECOVERY_POINTS)?),
@@ -65,6 +65,21 @@ impl Directory {
             failure: OnceLock::new(),
             is_offline: AtomicBool::new(false),
         })
+    }
+
+    /// The cluster that the directory belongs to, if it says so.
+    pub(crate) fn cluster_id(&self) -> Option<String> {
+        lock(&self.meta_properties).cluster_id().map(str::to_owned)
+    }
+
+    /// Why the directory is not this node's, if so.
+    pub(crate) fn refusal(&self, cluster_id: &str, node_id: i32) -> Option<String> {
+        lock(&self.meta_properties).refusal(&self.path, cluster_id, node_id)
+    }
+
+    /// Makes the directory this node's.
+    pub(crate) fn claim(&self, cluster_id: &str, node_id: i32) -> io::Result<()> {
+        lock(&self.meta_properties).claim(&self.disk, &self.path, cluster_id, node_id)
     }
 
     /// The partition's folder.
@@ -227,22 +242,4 @@ fn remove_leftovers(disk: &Disk, path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Gives the directory an id of its own, once.
-fn ensure_meta_properties(disk: &Disk, path: &Path) -> io::Result<()> {
-    let file = path.join(META_PROPERTIES);
-    if file.exists() {
-        return Ok(());
-    }
-    let mut id: Uuid = files::random_uuid()?;
-    while id.to_string().starts_with('-') {
-        // Kafka's tools take a leading dash for a flag.
-        id = files::random_uuid()?;
-    }
-    disk.replace(
-        &file,
-        format!("#\nversion=1\ndirectory.id={id}\n").as_bytes(),
-        false,
-    )
 }

@@ -51,7 +51,7 @@ pub(crate) fn topic_partition(folder: &str) -> Option<(Str, i32)> {
     (!topic.is_empty()).then(|| (Str::from(topic.to_owned()), partition))
 }
 
-/// `<topic>-<partition>.<id>` and the suffix, cut so that it is a legal name.
+/// `<topic>-<partition>.<id><suffix>`, cut so that it is a legal name.
 pub(crate) fn renamed_folder(topic: &str, partition: i32, unique: &str, suffix: &str) -> String {
     let tail = format!("-{partition}.{unique}{suffix}");
     let mut length = topic.len().min(MOST_NAME_BYTES.saturating_sub(tail.len()));
@@ -140,16 +140,14 @@ mod tests {
         assert_eq!(parse("plain"), None);
         assert_eq!(parse("a-x"), None);
         assert_eq!(parse("t-1.abc-delete"), None);
+        assert_eq!(parse("t-1.abc-stray"), None);
     }
 
     #[test]
-    fn the_name_of_a_deleted_folder_is_legal_for_the_longest_topic() {
-        let name = renamed_folder(
-            &"t".repeat(249),
-            12345,
-            &Uuid::ZERO.to_string(),
-            DELETED_FOLDER_SUFFIX,
-        );
-        assert!(name.len() <= 255 && name.ends_with("-delete"), "{name}");
+    fn the_name_of_a_renamed_folder_is_legal_for_the_longest_topic() {
+        for suffix in [DELETED_FOLDER_SUFFIX, STRAY_FOLDER_SUFFIX] {
+            let name = renamed_folder(&"t".repeat(249), 12345, &Uuid::ZERO.to_string(), suffix);
+            assert!(name.len() <= 255 && name.ends_with(suffix), "{name}");
+        }
     }
 }

@@ -15,6 +15,7 @@ mod files;
 mod handle;
 mod index;
 mod log;
+mod meta_properties;
 mod recovery;
 mod retention;
 mod search;

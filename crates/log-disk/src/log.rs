@@ -484,7 +484,9 @@ impl DiskLog {
         }
         let age = match active.first_timestamp_ms()? {
             Some(first) if batch.max_timestamp_ms >= 0 => batch.max_timestamp_ms.saturating_sub(first),
-            _ => now_ms.saturating_sub(active.created_ms),
+            // A record without a time does not roll a segment that goes by its records' times.
+            Some(_) => -1,
+            None => now_ms.saturating_sub(active.created_ms),
         };
         Ok(age
             > config
@@ -507,9 +509,8 @@ impl DiskLog {
     pub(crate) fn roll(&self, state: &mut State, now_ms: i64) -> io::Result<()> {
         if let Some(active) = state.segments.last() {
             active.finish_times()?;
-            if state.config.preallocate {
-                active.release_preallocated()?;
-            }
+            // Also where preallocate was true only when the segment was started.
+            active.release_preallocated()?;
         }
         let preallocate = recovery::preallocation(&state.config);
         let segment = Segment::create(&self.path, state.log_end, now_ms, preallocate)?;

@@ -89,8 +89,9 @@ impl DiskLog {
         Ok(())
     }
 
-    /// Retention by time and size, expiry of producers, `flush.ms`; gives the recovery point.
-    pub(crate) fn maintain(&self, now_ms: i64, checkpoint_interval_ms: i64) -> io::Result<i64> {
+    /// Expiry of producers, `flush.ms`, and retention by time and size if that is to be looked at;
+    /// gives the recovery point.
+    pub(crate) fn maintain(&self, now_ms: i64, checkpoint_interval_ms: i64, retain: bool) -> io::Result<i64> {
         let mut state = lock(&self.state);
         if state.closed.is_some() || self.directory.failure().is_some() {
             return Ok(state.recovery_point);
@@ -102,7 +103,9 @@ impl DiskLog {
         let before = state.watermarks();
         let expiration_ms = state.config.producer_id_expiration_ms;
         state.producers.expire(now_ms, expiration_ms);
-        self.retain(&mut state, now_ms)?;
+        if retain {
+            self.retain(&mut state, now_ms)?;
+        }
         let flush_is_due = now_ms.saturating_sub(state.last_flush_ms) >= state.config.flush_ms;
         if flush_is_due && state.durable_end < state.log_end {
             self.queue(&mut state);

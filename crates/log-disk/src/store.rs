@@ -22,6 +22,9 @@ use crate::log::{DiskLog, storage};
 /// of each of their files would take minutes.
 const MOST_SYNCED_ONE_BY_ONE: usize = 100;
 
+/// Retention looks at the logs this long after the start, or sooner if its interval is shorter.
+const FIRST_RETENTION_CHECK_MS: i64 = 30_000;
+
 /// What the engine is told once.
 #[derive(Debug, Clone)]
 pub struct DiskOptions {
@@ -29,6 +32,8 @@ pub struct DiskOptions {
     pub now_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written down.
     pub checkpoint_interval_ms: i64,
+    /// `log.retention.check.interval.ms`; 0 looks at every [`LogStore::maintain`].
+    pub retention_check_interval_ms: i64,
     pub commit: CommitMode,
     /// `log.cleaner.*`
     pub cleaner: CleanerConfig,
@@ -38,12 +43,13 @@ pub struct DiskOptions {
 }
 
 impl DiskOptions {
-    /// Kafka's defaults.
+    /// Kafka's defaults, but retention at every call of [`LogStore::maintain`].
     #[must_use]
     pub fn at(now_ms: i64) -> Self {
         Self {
             now_ms,
             checkpoint_interval_ms: 60_000,
+            retention_check_interval_ms: 0,
             commit: CommitMode::Thread,
             cleaner: CleanerConfig::default(),
             clean: CleanMode::Threads,
@@ -66,6 +72,9 @@ struct Shared {
     /// One for each directory.
     committers: Vec<Arc<Committer>>,
     checkpoint_interval_ms: i64,
+    retention_check_interval_ms: i64,
+    /// When retention looks at the logs next.
+    next_retention_ms: AtomicI64,
     /// Ordered, so that the same run makes the same changes.
     logs: Mutex<BTreeMap<PartitionId, Arc<DiskLog>>>,
     /// Held while a log is opened: two logs must never write to one folder.
@@ -105,6 +114,12 @@ impl DiskLogStore {
             directories,
             committers,
             checkpoint_interval_ms: options.checkpoint_interval_ms,
+            retention_check_interval_ms: options.retention_check_interval_ms,
+            next_retention_ms: AtomicI64::new(
+                options
+                    .now_ms
+                    .saturating_add(options.retention_check_interval_ms.min(FIRST_RETENTION_CHECK_MS)),
+            ),
             logs: Mutex::new(BTreeMap::new()),
             opening: Mutex::new(()),
             now_ms: AtomicI64::new(options.now_ms),
@@ -188,11 +203,11 @@ impl Shared {
                         topic_id,
                         ..id.clone()
                     };
-                    tracing::warn!(folder = %path.display(), "the folder belongs to a deleted topic and is removed");
-                    self.doom_folder(&directory, &old, 0)?;
+                    self.set_folder_aside(&directory, &old)?;
                 }
                 Some(_) => {}
-                None => self.set_aside(&directory, &id)?,
+                // Its name reached the disk before its content did, or somebody changed it.
+                None => self.set_folder_aside(&directory, &id)?,
             }
         }
         if !path.is_dir() {
@@ -205,16 +220,7 @@ impl Shared {
         Ok(log)
     }
 
-    /// A folder that does not say which topic it belongs to is not the asked one's: its name was given
-    /// before its content reached the disk, or somebody changed it. Nothing that was acknowledged is in
-    /// it then; it stays for people to look at.
-    fn set_aside(&self, directory: &Directory, id: &PartitionId) -> io::Result<()> {
-        if let Some(stray) = self.rename_folder(directory, id, files::STRAY_FOLDER_SUFFIX)? {
-            tracing::warn!(folder = %stray.display(), "a folder without a readable partition.metadata is set aside");
-        }
-        Ok(())
-    }
-
+    /// Renames the folder, after which it counts as gone; gives its new path, if it was there.
     fn rename_folder(
         &self,
         directory: &Directory,
@@ -229,24 +235,30 @@ impl Shared {
             .collect::<String>();
         // Before its name is free: a later partition of this name must not be taken for this one.
         directory.forget(&folder)?;
-        let new = directory
+        let renamed = directory
             .path
             .join(files::renamed_folder(&id.topic, id.partition, &unique, suffix));
-        match directory.disk.rename(&directory.path.join(&folder), &new) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => other.map(|()| Some(new)),
+        match directory.disk.rename(&directory.path.join(&folder), &renamed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
         }
+        Ok(Some(renamed))
     }
 
-    /// Renames the folder, after which it counts as gone, and removes it later.
+    /// Has the folder removed later.
     fn doom_folder(&self, directory: &Directory, id: &PartitionId, delay_ms: i64) -> io::Result<()> {
-        let Some(doomed) = self.rename_folder(directory, id, files::DELETED_FOLDER_SUFFIX)? else {
-            return Ok(());
-        };
-        directory.doom(
-            self.now_ms.load(Ordering::Relaxed).saturating_add(delay_ms),
-            [doomed],
-        );
+        if let Some(doomed) = self.rename_folder(directory, id, files::DELETED_FOLDER_SUFFIX)? {
+            let now_ms = self.now_ms.load(Ordering::Relaxed);
+            directory.doom(now_ms.saturating_add(delay_ms), [doomed]);
+        }
+        Ok(())
+    }
+
+    /// Leaves the folder to people.
+    fn set_folder_aside(&self, directory: &Directory, id: &PartitionId) -> io::Result<()> {
+        if let Some(stray) = self.rename_folder(directory, id, files::STRAY_FOLDER_SUFFIX)? {
+            tracing::warn!(topic_id = %id.topic_id, folder = %stray.display(), "the log of {id} belongs to no topic: it is kept, and used by nobody. Remove the folder when nothing in it is wanted");
+        }
         Ok(())
     }
 
@@ -256,15 +268,41 @@ impl Shared {
         if let Some(log) = open {
             log.mark_deleted();
         }
+        self.each_folder(id, |directory| self.doom_folder(directory, id, delay_ms))
+    }
+
+    fn set_aside(&self, id: &PartitionId) -> io::Result<()> {
+        if let Some(log) = lock(&self.logs).remove(id) {
+            log.mark_deleted();
+        }
+        self.each_folder(id, |directory| self.set_folder_aside(directory, id))
+    }
+
+    /// Does something with the folders that are this partition's and not those of another of its name.
+    fn each_folder(&self, id: &PartitionId, work: impl Fn(&Directory) -> io::Result<()>) -> io::Result<()> {
         for directory in &self.directories {
             let path = directory.path.join(id.to_string());
             if path.is_dir()
                 && files::read_partition_metadata(&path)?.is_none_or(|topic_id| topic_id == id.topic_id)
             {
-                self.doom_folder(directory, id, delay_ms)?;
+                work(directory)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes every directory or none.
+    fn claim(&self, cluster_id: &str, node_id: i32) -> io::Result<()> {
+        let refusals = self.directories.iter();
+        if let Some(why) = refusals
+            .filter_map(|directory| directory.refusal(cluster_id, node_id))
+            .next()
+        {
+            return Err(io::Error::other(why));
+        }
+        self.directories
+            .iter()
+            .try_for_each(|directory| directory.claim(cluster_id, node_id))
     }
 
     fn stored(&self) -> io::Result<Vec<PartitionId>> {
@@ -308,8 +346,13 @@ impl Shared {
 
     fn maintain(&self, now_ms: i64) {
         self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
+        let retain = now_ms >= self.next_retention_ms.load(Ordering::Relaxed);
+        if retain {
+            let next_ms = now_ms.saturating_add(self.retention_check_interval_ms);
+            self.next_retention_ms.store(next_ms, Ordering::Relaxed);
+        }
         if let Err(error) = self.each_log("maintain", |log| {
-            log.maintain(now_ms, self.checkpoint_interval_ms)
+            log.maintain(now_ms, self.checkpoint_interval_ms, retain)
         }) {
             tracing::error!(%error, "maintenance of the logs failed; it is tried again");
         }
@@ -400,6 +443,21 @@ impl LogStore for DiskLogStore {
 
     fn delete(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>> {
         ready(self.shared.delete(partition).map_err(|error| storage(&error)))
+    }
+
+    fn set_aside(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>> {
+        ready(self.shared.set_aside(partition).map_err(|error| storage(&error)))
+    }
+
+    fn cluster_id(&self) -> Option<String> {
+        let mut directories = self.shared.directories.iter();
+        directories.find_map(|directory| directory.cluster_id())
+    }
+
+    fn claim(&self, cluster_id: &str, node_id: i32) -> Result<(), LogError> {
+        self.shared
+            .claim(cluster_id, node_id)
+            .map_err(|error| storage(&error))
     }
 
     fn stored(&self) -> Result<Vec<PartitionId>, LogError> {

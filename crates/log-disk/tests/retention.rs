@@ -335,3 +335,122 @@ fn preallocation_leaves_the_end_of_the_file_at_the_end_of_the_log() {
     let (_store, log, _) = open(dir.path(), &config);
     assert_eq!(contents(&log).len(), 5);
 }
+
+#[test]
+fn retention_is_looked_at_as_often_as_its_interval_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = milena_log_disk::DiskOptions {
+        retention_check_interval_ms: 5_000,
+        ..milena_log_disk::DiskOptions::at(NOW_MS)
+    };
+    let store = milena_log_disk::DiskLogStore::open(vec![dir.path().to_owned()], options).unwrap();
+    let config = LogConfig {
+        retention_ms: 1_000,
+        ..LogConfig::default()
+    };
+    let (log, _) = conformance::open(&store, config);
+    fill(&log, [0]);
+    wait(store.maintain(NOW_MS + 4_999));
+    assert_eq!(log.watermarks().log_start, 0, "not looked at yet");
+    wait(store.maintain(NOW_MS + 5_000));
+    assert_eq!(log.watermarks().log_start, 1);
+    fill(&log, [3_500]);
+    wait(store.maintain(NOW_MS + 9_999));
+    assert_eq!(log.watermarks().log_start, 1);
+    wait(store.maintain(NOW_MS + 10_000));
+    assert_eq!(log.watermarks().log_start, 2);
+}
+
+#[test]
+fn retention_keeps_exactly_its_bytes_and_takes_a_segment_that_leaves_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log, _) = open(dir.path(), &small());
+    fill(&log, [0; 20]);
+    let first = fs::metadata(folder(dir.path()).join(&files(dir.path(), ".log")[0]))
+        .unwrap()
+        .len();
+    let rest = log.size_bytes() - first;
+    let keep = |bytes: u64| LogConfig {
+        retention_bytes: i64::try_from(bytes).unwrap(),
+        ..small()
+    };
+    log.update_config(keep(rest + 1));
+    wait(store.maintain(NOW_MS));
+    assert_eq!(log.watermarks().log_start, 0, "one byte would be missing");
+    log.update_config(keep(rest));
+    wait(store.maintain(NOW_MS));
+    assert_eq!(log.size_bytes(), rest);
+}
+
+#[test]
+fn records_of_the_future_stay_until_their_own_time_has_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        retention_ms: 1_000,
+        ..LogConfig::default()
+    };
+    let (store, log, _) = open(dir.path(), &config);
+    fill(&log, [50_000, 0]);
+    wait(store.maintain(NOW_MS + 51_000));
+    assert_eq!(log.watermarks().log_start, 0);
+    wait(store.maintain(NOW_MS + 51_001));
+    assert_eq!(log.watermarks().log_start, 2);
+}
+
+#[test]
+fn a_smaller_segment_size_rolls_at_the_next_append() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, log, _) = open(dir.path(), &LogConfig::default());
+    fill(&log, [0; 20]);
+    assert_eq!(segments(dir.path()), 1);
+    log.update_config(small());
+    assert_eq!(segments(dir.path()), 1, "what is stored stays as it is");
+    fill(&log, [0]);
+    assert_eq!(
+        files(dir.path(), ".log"),
+        ["00000000000000000000.log", "00000000000000000020.log"]
+    );
+}
+
+#[test]
+fn a_record_without_a_time_rolls_by_the_age_of_the_segment_only_where_no_record_has_one() {
+    let config = LogConfig {
+        segment_ms: 100,
+        ..LogConfig::default()
+    };
+    let at = |timestamp: i64, now_ms: i64| Append {
+        now_ms,
+        ..plain(&[timestamp - NOW_MS])
+    };
+    for (first, segments_after) in [(NOW_MS, 1), (-1, 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (_store, log, _) = open(dir.path(), &config);
+        append(&log, at(first, NOW_MS));
+        append(&log, at(-1, NOW_MS + 100));
+        assert_eq!(segments(dir.path()), 1);
+        append(&log, at(-1, NOW_MS + 101));
+        assert_eq!(segments(dir.path()), segments_after, "first record at {first}");
+    }
+}
+
+#[test]
+fn room_that_was_reserved_is_given_back_although_preallocate_was_turned_off() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        preallocate: true,
+        segment_bytes: 1 << 20,
+        ..LogConfig::default()
+    };
+    let (_store, log, _) = open(dir.path(), &config);
+    fill(&log, [0; 5]);
+    let path = folder(dir.path()).join("00000000000000000000.log");
+    let reserved = || fs::metadata(&path).unwrap().blocks() * 512;
+    if reserved() < 1 << 20 {
+        return; // This file system reserves nothing.
+    }
+    log.update_config(small());
+    fill(&log, [0; 5]);
+    assert!(segments(dir.path()) > 1);
+    assert!(reserved() < 1 << 20, "{}", reserved());
+}

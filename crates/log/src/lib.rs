@@ -233,9 +233,26 @@ pub trait LogStore: Send + Sync + fmt::Debug {
         observer: Arc<dyn WatermarkObserver>,
     ) -> BoxFuture<'static, Result<Arc<dyn PartitionLog>, LogError>>;
 
+    /// The cluster that the stored partitions belong to, if that was ever written down.
+    fn cluster_id(&self) -> Option<String> {
+        None
+    }
+
+    /// Writes down whose the stored partitions are. Engines that outlast no broker have nothing to do.
+    ///
+    /// # Errors
+    /// When they belong to another cluster or node; the sentence says what to do.
+    fn claim(&self, _cluster_id: &str, _node_id: i32) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// Takes the partition away at once (a partition of the same name can be created right after);
     /// its bytes are freed after `file.delete.delay.ms`.
     fn delete(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>>;
+
+    /// Takes the partition away at once and keeps its bytes where nobody opens them: a person may
+    /// still want what the metadata does not know.
+    fn set_aside(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>>;
 
     /// Every partition that is stored, open or not: what the metadata does not know is a stray.
     fn stored(&self) -> Result<Vec<PartitionId>, LogError>;

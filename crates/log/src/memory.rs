@@ -300,6 +300,11 @@ impl LogStore for MemoryLogStore {
         ready(Ok(()))
     }
 
+    /// What is in memory alone nobody could look at later.
+    fn set_aside(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>> {
+        self.delete(partition)
+    }
+
     fn stored(&self) -> Result<Vec<PartitionId>, LogError> {
         Ok(lock(&self.partitions).keys().cloned().collect())
     }

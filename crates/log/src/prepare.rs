@@ -156,7 +156,7 @@ fn may_be_faulty(config: &LogConfig, append: &Append, min: i64, max: i64) -> boo
     let within = |timestamp| is_within(config, append.now_ms, timestamp);
     let log_sets_time = config.message_timestamp_type == TimestampType::LogAppendTime;
     (config.cleanup_policy.compact && summary.first_without_key.is_some())
-        || (!log_sets_time && !(within(min) && within(max)))
+        || !(log_sets_time || within(min) && within(max))
         || batch.header.timestamp_type() == BatchTime::LogAppendTime
 }
 

@@ -167,6 +167,7 @@ fn open_engines(config: &BrokerConfig, now_ms: i64) -> Result<Engines, String> {
     }
     let options = DiskOptions {
         checkpoint_interval_ms: i64::from(config.log_flush_offset_checkpoint_interval_ms),
+        retention_check_interval_ms: config.log_retention_check_interval_ms,
         cleaner: config.cleaner.clone(),
         ..DiskOptions::at(now_ms)
     };

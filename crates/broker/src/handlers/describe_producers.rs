@@ -67,6 +67,9 @@ fn failed(index: i32, error: ErrorCode, message: Option<Str>) -> PartitionRespon
 }
 
 fn describe(partition: &Partition) -> PartitionResponse {
+    if let Err(error) = partition.check() {
+        return failed(partition.index(), error, None);
+    }
     let active_producers = partition
         .log()
         .producers()

@@ -112,6 +112,7 @@ async fn find(
     wanted: &ListOffsetsPartition,
     bound: ReadBound,
 ) -> Result<Place, ErrorCode> {
+    partition.check()?;
     partition.check_leader_epoch(wanted.current_leader_epoch)?;
     let log = partition.log();
     let watermarks = log.watermarks();

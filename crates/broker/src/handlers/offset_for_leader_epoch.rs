@@ -60,7 +60,10 @@ fn answer(partition: Option<&Partition>, wanted: &OffsetForLeaderPartition) -> E
         answer.error_code = ErrorCode::UnknownTopicOrPartition.code();
         return answer;
     };
-    if let Err(error) = partition.check_leader_epoch(wanted.current_leader_epoch) {
+    let checked = partition
+        .check()
+        .and_then(|()| partition.check_leader_epoch(wanted.current_leader_epoch));
+    if let Err(error) = checked {
         answer.error_code = error.code();
         return answer;
     }

@@ -5,7 +5,7 @@
 //! - what the image shows is stored: facts are committed first, logs are opened next, and only then
 //!   is the image changed, so a topic that a client sees can be used at once;
 //! - a crash between any two of these steps is repaired at the next start: a topic without logs
-//!   gets them, a log without a topic is a stray and is deleted with a line in the log;
+//!   gets them, a log without a topic is a stray and is set aside with a line in the log;
 //! - a reader never waits for the disk: the image's lock is held only to look or to swap.
 //!
 //! Left to others: what a request may ask (the handlers' validation), which configs exist and what

@@ -115,7 +115,7 @@ async fn a_topic_whose_logs_a_crash_has_prevented_gets_them_at_the_next_start() 
 }
 
 #[tokio::test]
-async fn a_log_that_belongs_to_no_topic_is_deleted_at_the_next_start() {
+async fn a_log_that_belongs_to_no_topic_is_set_aside_at_the_next_start() {
     let (facts, logs) = (Faulty::new(), Arc::new(MemoryLogStore::default()));
     let topics = load(&facts, &logs).await.unwrap();
     let id = create(&topics, "t", 1).await.unwrap().id;

@@ -35,6 +35,14 @@ pub(crate) struct NewTopic {
     pub(crate) overrides: Overrides,
 }
 
+/// What comes of a log that cannot be opened.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    IsReturned,
+    /// A broker that would not start for one bad log would take all the others away, too.
+    TakesPartitionOffline,
+}
+
 /// What starting the shard gives beside the topics.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -51,7 +59,8 @@ async fn acquire(facts: &Arc<dyn StateStore>) -> Result<(Lease, Stored), StartEr
 }
 
 impl Topics {
-    /// Takes the shard, counts this start, opens every partition and deletes strays.
+    /// Takes the shard and the log directories, counts this start, sets strays aside and opens every
+    /// partition. One whose log cannot be opened is answered with KAFKA_STORAGE_ERROR.
     pub(crate) async fn load(
         wanted_cluster_id: Option<&str>,
         facts: Arc<dyn StateStore>,
@@ -61,7 +70,10 @@ impl Topics {
         let (lease, stored) = acquire(&facts).await?;
         refuse_foreign_logs(&logs, &stored)?;
         let starts = stored.starts.saturating_add(1);
-        let cluster_id = choose_cluster_id(wanted_cluster_id, stored.cluster_id.clone())?;
+        let known = stored.cluster_id.clone();
+        let known = known.or_else(|| logs.cluster_id().map(Str::from));
+        let cluster_id = choose_cluster_id(wanted_cluster_id, known)?;
+        claim(&logs, &cluster_id, settings.current().node_id)?;
         facts
             .commit(
                 &lease,
@@ -72,7 +84,7 @@ impl Topics {
             .load(&stored.broker_configs)
             .map_err(|error| StartError::Invalid(error.to_string()))?;
         logs.update_cleaner(settings.current().cleaner.clone());
-        delete_strays(&logs, &stored).await?;
+        set_strays_aside(&logs, &stored).await?;
         let topics = Self {
             image: RwLock::new(Image::default()),
             writer: tokio::sync::Mutex::new(Writer { lease: Some(lease) }),
@@ -82,7 +94,7 @@ impl Topics {
             starts,
         };
         for (name, topic) in &stored.topics {
-            let topic = topics.open(name, topic).await?;
+            let topic = topics.open(name, topic, Failure::TakesPartitionOffline).await?;
             topics.write().put(topic);
         }
         Ok(Loaded { topics, cluster_id })
@@ -150,7 +162,7 @@ impl Topics {
         name: &Str,
         plan: &StoredTopic,
     ) -> Result<Arc<Topic>, ApiError> {
-        match self.open(name, plan).await {
+        match self.open(name, plan, Failure::IsReturned).await {
             Ok(topic) => {
                 info!(
                     "created topic {name} with {} partitions and id {}",
@@ -207,7 +219,7 @@ impl Topics {
             .await;
     }
 
-    /// A log that cannot be deleted now is a stray that the next start deletes.
+    /// A log that cannot be deleted now is a stray that the next start sets aside.
     async fn delete_logs(&self, name: &Str, id: Uuid, partitions: std::ops::Range<i32>) {
         for partition in partitions {
             let id = PartitionId {
@@ -216,7 +228,7 @@ impl Topics {
                 partition,
             };
             if let Err(failure) = self.logs.delete(&id).await {
-                warn!("cannot delete the log of {id} now, the next start will: {failure}");
+                warn!("cannot delete the log of {id}, the next start sets it aside: {failure}");
             }
         }
     }
@@ -250,6 +262,7 @@ impl Topics {
                 before..count,
                 &topic.overrides,
                 topic.leader_epoch,
+                Failure::IsReturned,
             )
             .await;
         match opened {
@@ -336,7 +349,7 @@ impl Topics {
         }
     }
 
-    async fn open(&self, name: &Str, stored: &StoredTopic) -> Result<Arc<Topic>, LogError> {
+    async fn open(&self, name: &Str, stored: &StoredTopic, failure: Failure) -> Result<Arc<Topic>, LogError> {
         let leader_epoch = i32::try_from(self.starts.saturating_sub(stored.created_at_start))
             .unwrap_or(i32::MAX)
             .max(0);
@@ -347,6 +360,7 @@ impl Topics {
                 0..stored.partitions,
                 &stored.overrides,
                 leader_epoch,
+                failure,
             )
             .await?;
         Ok(Arc::new(Topic {
@@ -366,6 +380,7 @@ impl Topics {
         indexes: std::ops::Range<i32>,
         overrides: &Overrides,
         leader_epoch: i32,
+        failure: Failure,
     ) -> Result<Vec<Arc<Partition>>, LogError> {
         let config = self.settings.log_config(overrides);
         let mut partitions = Vec::with_capacity(indexes.len());
@@ -375,7 +390,14 @@ impl Topics {
                 topic_id: id,
                 partition,
             };
-            partitions.push(Partition::open(&self.logs, id, config.clone(), leader_epoch).await?);
+            let opened = Partition::open(&self.logs, id.clone(), config.clone(), leader_epoch).await;
+            partitions.push(match (opened, failure) {
+                (Err(error), Failure::TakesPartitionOffline) => {
+                    error!("the log of {id} cannot be opened, the partition is offline until the next start: {error}");
+                    Partition::offline(id, config.clone(), leader_epoch, error)
+                }
+                (opened, _) => opened?,
+            });
             // Opening works on the disk; thousands of partitions must not hold up who else is here.
             tokio::task::yield_now().await;
         }
@@ -448,7 +470,7 @@ impl Topics {
     /// Opens what is not open of a topic, keeping the partitions that are.
     async fn open_again(&self, name: &Str, fact: &StoredTopic) -> Result<Arc<Topic>, LogError> {
         let Some(topic) = self.get(name) else {
-            return self.open(name, fact).await;
+            return self.open(name, fact, Failure::IsReturned).await;
         };
         let mut partitions = topic.partitions.clone();
         let before = partition_count(&topic);
@@ -459,6 +481,7 @@ impl Topics {
                 before..fact.partitions,
                 &fact.overrides,
                 topic.leader_epoch,
+                Failure::IsReturned,
             )
             .await?;
         partitions.extend(added);
@@ -539,8 +562,17 @@ fn refuse_foreign_logs(logs: &Arc<dyn LogStore>, stored: &Stored) -> Result<(), 
     )))
 }
 
-/// A crash between the removal of a topic's facts and of its logs leaves these.
-async fn delete_strays(logs: &Arc<dyn LogStore>, stored: &Stored) -> Result<(), StartError> {
+/// The log directories are this node's of this cluster, or are made so.
+fn claim(logs: &Arc<dyn LogStore>, cluster_id: &str, node_id: i32) -> Result<(), StartError> {
+    logs.claim(cluster_id, node_id).map_err(|error| match error {
+        LogError::Storage(sentence) => StartError::Invalid(sentence),
+        other => StartError::Log(other),
+    })
+}
+
+/// A crash between the removal of a topic's facts and of its logs leaves these; so does metadata that
+/// is older than the logs. Nobody can tell which it was, so nothing is deleted.
+async fn set_strays_aside(logs: &Arc<dyn LogStore>, stored: &Stored) -> Result<(), StartError> {
     let known: HashSet<(Uuid, &str, i32)> = stored
         .topics
         .iter()
@@ -548,11 +580,7 @@ async fn delete_strays(logs: &Arc<dyn LogStore>, stored: &Stored) -> Result<(), 
         .collect();
     for stray in logs.stored()? {
         if !known.contains(&(stray.topic_id, &*stray.topic, stray.partition)) {
-            warn!(
-                "the log of {stray} (topic id {}) belongs to no topic: it is deleted",
-                stray.topic_id
-            );
-            logs.delete(&stray).await?;
+            logs.set_aside(&stray).await?;
         }
     }
     Ok(())

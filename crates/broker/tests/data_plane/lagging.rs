@@ -161,6 +161,10 @@ impl LogStore for LaggingLogStore {
         self.inner.delete(partition)
     }
 
+    fn set_aside(&self, partition: &PartitionId) -> BoxFuture<'static, Result<(), LogError>> {
+        self.inner.set_aside(partition)
+    }
+
     fn stored(&self) -> Result<Vec<PartitionId>, LogError> {
         self.inner.stored()
     }

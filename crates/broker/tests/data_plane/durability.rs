@@ -10,7 +10,7 @@ use milena_protocol::messages::list_offsets_request::{
 use milena_protocol::messages::produce_request::ProduceRequest;
 
 use crate::batches::{Batch, decode, produce_request};
-use crate::fetch::{LONG_WAIT_MS, fetch_all, partition, request};
+use crate::fetch::{self, LONG_WAIT_MS, fetch_all, partition, request};
 use crate::harness::{Client, TestBroker, error, text};
 use crate::lagging::LaggingLogStore;
 
@@ -29,22 +29,26 @@ fn with_acks(acks: i16, timeout_ms: i32) -> ProduceRequest {
     }
 }
 
-async fn latest(client: &mut Client) -> i64 {
+fn list_offsets(name: &str, partition: i32, timestamp: i64) -> ListOffsetsRequest {
     let partition = ListOffsetsPartition {
-        timestamp: -1,
+        partition_index: partition,
+        timestamp,
         ..ListOffsetsPartition::default()
     };
     let topic = ListOffsetsTopic {
-        name: text("t"),
+        name: text(name),
         partitions: vec![partition],
         ..ListOffsetsTopic::default()
     };
-    let request = ListOffsetsRequest {
+    ListOffsetsRequest {
         replica_id: -1,
         topics: vec![topic],
         ..ListOffsetsRequest::default()
-    };
-    client.call(&request, 7).await.topics[0].partitions[0].offset
+    }
+}
+
+async fn latest(client: &mut Client) -> i64 {
+    client.call(&list_offsets("t", 0, -1), 7).await.topics[0].partitions[0].offset
 }
 
 #[tokio::test]
@@ -121,4 +125,32 @@ async fn a_waiting_fetch_is_woken_by_the_high_watermark_and_not_by_the_append() 
     let data = &answer.responses[0].partitions[0];
     assert_eq!(decode(data.records.as_ref().unwrap()).len(), 1);
     assert_eq!(data.high_watermark, 1);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_opened_takes_only_its_partition_offline() {
+    let logs = Arc::new(LaggingLogStore::default());
+    logs.allow(i64::MAX);
+    let mut broker = TestBroker::on(logs.clone()).await;
+    broker.topic("t", 2).await;
+    logs.damage(1);
+    broker.restart().await;
+    let mut client = broker.connect().await;
+    for (partition, expected) in [(0, ErrorCode::None), (1, ErrorCode::KafkaStorageError)] {
+        let batch = Batch::of(&["a"]).encode();
+        let produced = client.call(&produce_request("t", partition, batch), 9).await;
+        let answer = &produced.responses[0].partition_responses[0];
+        assert_eq!(error(answer.error_code), expected, "produce to {partition}");
+        let wanted = request("t", vec![fetch::partition(partition, 0)]);
+        let fetched = client.call(&wanted, 12).await;
+        let answer = &fetched.responses[0].partitions[0];
+        assert_eq!(error(answer.error_code), expected, "fetch from {partition}");
+        for timestamp in [-1, -2, 0] {
+            let listed = client.call(&list_offsets("t", partition, timestamp), 7).await;
+            let answer = &listed.topics[0].partitions[0];
+            assert_eq!(error(answer.error_code), expected, "offsets of {partition}");
+        }
+    }
+    // The topic can still be deleted.
+    broker.delete_topic("t").await;
 }

@@ -16,6 +16,8 @@ pub(crate) struct LaggingLogStore {
     inner: MemoryLogStore,
     limit: Arc<AtomicI64>,
     observers: Mutex<Vec<Arc<Held>>>,
+    /// The partition that cannot be opened.
+    damaged: Mutex<Option<i32>>,
 }
 
 /// The observer that the engine below tells; it passes on what the limit allows.
@@ -52,6 +54,11 @@ impl WatermarkObserver for Held {
 }
 
 impl LaggingLogStore {
+    /// From the next start on, logs of this partition cannot be opened.
+    pub(crate) fn damage(&self, partition: i32) {
+        *self.damaged.lock().unwrap() = Some(partition);
+    }
+
     /// Lets every high watermark go as far as this.
     pub(crate) fn allow(&self, offset: i64) {
         self.limit.store(offset, Ordering::SeqCst);
@@ -140,6 +147,10 @@ impl LogStore for LaggingLogStore {
         config: LogConfig,
         observer: Arc<dyn WatermarkObserver>,
     ) -> BoxFuture<'static, Result<Arc<dyn PartitionLog>, LogError>> {
+        if *self.damaged.lock().unwrap() == Some(partition.partition) {
+            let failed = Err(LogError::Storage("as the test wants it".to_owned()));
+            return Box::pin(std::future::ready(failed));
+        }
         let limit = Arc::clone(&self.limit);
         let held = Arc::new(Held {
             limit: limit.clone(),

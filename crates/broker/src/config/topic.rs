@@ -293,6 +293,111 @@ mod tests {
         );
     }
 
+    /// Each topic setting that a log obeys, the broker setting behind it, and a value that is no default.
+    const OBEYED: [(&str, &str, &str); 24] = [
+        ("cleanup.policy", "log.cleanup.policy", "compact"),
+        ("compression.gzip.level", "compression.gzip.level", "7"),
+        ("compression.lz4.level", "compression.lz4.level", "12"),
+        ("compression.type", "compression.type", "snappy"),
+        ("compression.zstd.level", "compression.zstd.level", "-7"),
+        ("delete.retention.ms", "log.cleaner.delete.retention.ms", "11"),
+        ("file.delete.delay.ms", "log.segment.delete.delay.ms", "12"),
+        ("flush.messages", "log.flush.interval.messages", "13"),
+        ("flush.ms", "log.flush.interval.ms", "14"),
+        ("index.interval.bytes", "log.index.interval.bytes", "15"),
+        ("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", "16"),
+        ("max.message.bytes", "message.max.bytes", "17"),
+        (
+            "message.timestamp.after.max.ms",
+            "log.message.timestamp.after.max.ms",
+            "18",
+        ),
+        (
+            "message.timestamp.before.max.ms",
+            "log.message.timestamp.before.max.ms",
+            "19",
+        ),
+        (
+            "message.timestamp.type",
+            "log.message.timestamp.type",
+            "LogAppendTime",
+        ),
+        (
+            "min.cleanable.dirty.ratio",
+            "log.cleaner.min.cleanable.ratio",
+            "0.2",
+        ),
+        ("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", "21"),
+        ("preallocate", "log.preallocate", "true"),
+        ("retention.bytes", "log.retention.bytes", "22"),
+        ("retention.ms", "log.retention.ms", "23"),
+        ("segment.bytes", "log.segment.bytes", "1048577"),
+        ("segment.index.bytes", "log.index.size.max.bytes", "25"),
+        ("segment.jitter.ms", "log.roll.jitter.ms", "26"),
+        ("segment.ms", "log.roll.ms", "27"),
+    ];
+
+    #[test]
+    fn each_setting_counts_as_the_topics_own_the_brokers_and_the_default_of_all_brokers() {
+        for (name, broker_name, text) in OBEYED {
+            // Levels count only with their codec.
+            let codec = name
+                .strip_prefix("compression.")
+                .and_then(|rest| rest.strip_suffix(".level"));
+            let codec: Vec<(&str, &str)> = codec
+                .map(|codec| ("compression.type", codec))
+                .into_iter()
+                .collect();
+            let plain = broker(&codec);
+            let log_of = |config: &BrokerConfig, overrides: &[(&str, &str)]| {
+                config.topic_settings(&properties(overrides)).unwrap().log
+            };
+            let own = log_of(&plain, &[(name, text)]);
+            assert_ne!(own, log_of(&plain, &[]), "{name} changes nothing");
+            let mut at_start = codec.clone();
+            at_start.push((broker_name, text));
+            assert_eq!(log_of(&broker(&at_start), &[]), own, "{broker_name} at the start");
+            let dynamic = properties(&[(broker_name, text)]);
+            let of_all = plain.with_dynamic(Properties::new(), dynamic.clone()).unwrap();
+            assert_eq!(log_of(&of_all, &[]), own, "{broker_name} of all brokers");
+            let of_one = plain.with_dynamic(dynamic, Properties::new()).unwrap();
+            assert_eq!(log_of(&of_one, &[]), own, "{broker_name} of this broker");
+            let default = topic_configs().get(name).unwrap().default.clone().unwrap();
+            assert_eq!(
+                log_of(&of_all, &[(name, default.trim_matches(['[', ']']))]),
+                log_of(&plain, &[(name, default.trim_matches(['[', ']']))]),
+                "a topic's own {name} counts more than the default of all brokers"
+            );
+            assert!(
+                super::super::dynamic::update_mode(broker_name).is_some(),
+                "{broker_name} can be changed at run time"
+            );
+        }
+    }
+
+    #[test]
+    fn no_topic_setting_is_forgotten() {
+        // What speaks of replicas, or of storage beyond the log directories.
+        const WITHOUT_MEANING: [&str; 9] = [
+            "follower.replication.throttled.replicas",
+            "leader.replication.throttled.replicas",
+            "local.retention.bytes",
+            "local.retention.ms",
+            "min.insync.replicas",
+            "remote.log.copy.disable",
+            "remote.log.delete.on.disable",
+            "remote.storage.enable",
+            "unclean.leader.election.enable",
+        ];
+        let obeyed = OBEYED.map(|(name, _, _)| name);
+        let forgotten: Vec<&str> = topic_configs()
+            .iter()
+            .map(|def| def.name)
+            .filter(|name| !obeyed.contains(name) && !WITHOUT_MEANING.contains(name))
+            .collect();
+        assert_eq!(forgotten, ["durability"], "Milena's own");
+    }
+
     #[test]
     fn the_finest_unit_of_a_time_counts() {
         let retention = |pairs: &[(&str, &str)]| broker(pairs).log.retention_ms;

@@ -14,7 +14,6 @@ use milena_log::{
     LogError, PartitionId, PartitionLog, Prepared, Producers, Read, ReadBound, ReadResult, SequenceCheck,
     TimestampedOffset, WatermarkObserver, Watermarks, prepare,
 };
-use milena_protocol::{Chunk, FileRange};
 
 use crate::cleaner::Progress;
 use crate::commit::Committer;
@@ -23,6 +22,10 @@ use crate::disk::Folder;
 use crate::recovery::{self, Loaded, Trust};
 use crate::segment::Segment;
 use crate::{checkpoint, files, snapshot};
+
+mod read;
+
+use read::{Position, Recent};
 
 pub(crate) struct DiskLog {
     pub(crate) id: PartitionId,
@@ -81,22 +84,6 @@ pub(crate) struct State {
     pub(crate) closed: Option<LogError>,
 }
 
-/// A place in the files of a log.
-#[derive(Debug, Clone, Copy)]
-struct Position {
-    segment: i64,
-    position: u32,
-}
-
-/// A batch that was appended in this run.
-#[derive(Debug, Clone, Copy)]
-struct Recent {
-    base_offset: i64,
-    last_offset: i64,
-    at: Position,
-    size: u32,
-}
-
 /// What waits for a commit.
 #[derive(Debug)]
 pub(crate) struct Pending {
@@ -114,11 +101,6 @@ impl Pending {
         self.folder.as_deref().map_or(Ok(()), files::sync_partition)
     }
 }
-
-/// How many batches at the end of a log are known by heart.
-const MOST_RECENT: usize = 16;
-/// Up to so much is read and sent with the rest of the answer; more goes from the file to the socket.
-const MOST_READ_BYTES: usize = 16 * 1024;
 
 pub(crate) fn storage(error: &io::Error) -> LogError {
     LogError::Storage(error.to_string())
@@ -163,15 +145,6 @@ impl State {
         (has_records || !is_active) && end <= self.high_watermark
     }
 
-    /// Where the log ends now.
-    fn end_position(&self) -> Position {
-        let active = self.segments.last();
-        active.map_or(self.high_position, |active| Position {
-            segment: active.base_offset,
-            position: active.size(),
-        })
-    }
-
     fn move_high_watermark(&mut self, offset: i64, position: Position) {
         if offset > self.high_watermark {
             self.high_watermark = offset;
@@ -186,29 +159,12 @@ impl State {
         }
     }
 
-    /// What readers may see of a segment ends here.
-    fn visible_end(&self, segment: &Segment) -> u32 {
-        match segment.base_offset.cmp(&self.high_position.segment) {
-            std::cmp::Ordering::Less => segment.size(),
-            std::cmp::Ordering::Equal => self.high_position.position,
-            std::cmp::Ordering::Greater => 0,
-        }
-    }
-
     /// Forgets places in the files of segments below `segment`, which are others now.
     pub(crate) fn forget_places_below(&mut self, segment: i64) {
         self.recent.retain(|batch| batch.at.segment >= segment);
         if self.high_position.segment < segment {
             self.high_position = Position { segment, position: 0 };
         }
-    }
-
-    /// Where the batch with `offset` starts, and its size, if it is one of the newest.
-    fn find_recent(&self, offset: i64) -> Option<(Position, u32)> {
-        let at = self.recent.partition_point(|batch| batch.last_offset < offset);
-        // Before the first there are others that are not known.
-        let found = self.recent.get(at).filter(|batch| batch.base_offset <= offset)?;
-        Some((found.at, found.size))
     }
 
     /// The segments that hold something that may not be on the disk.
@@ -361,15 +317,7 @@ impl DiskLog {
             .append(&prepared, config.index_interval_bytes)
             .map_err(|error| self.write_failed(&error))?;
         let header = prepared.header;
-        if state.recent.len() == MOST_RECENT {
-            state.recent.pop_front();
-        }
-        state.recent.push_back(Recent {
-            base_offset: header.base_offset,
-            last_offset: header.last_offset(),
-            at,
-            size: u32::try_from(prepared.size_bytes()).unwrap_or(u32::MAX),
-        });
+        state.note_recent(&header, at);
         state.producers.appended(&header);
         state.log_end = header.next_offset();
         if state.epochs.assign(append.leader_epoch, header.base_offset)
@@ -522,54 +470,6 @@ impl DiskLog {
         Ok(())
     }
 
-    fn read_now(&self, read: Read) -> Result<ReadResult, LogError> {
-        self.online()?;
-        let state = lock(&self.state);
-        state.open()?;
-        let watermarks = state.watermarks();
-        if read.offset < watermarks.log_start || read.offset > watermarks.log_end {
-            return Err(LogError::OffsetOutOfRange {
-                offset: read.offset,
-                log_start: watermarks.log_start,
-                upper: watermarks.log_end,
-            });
-        }
-        let mut result = ReadResult {
-            records: Chunk::default(),
-            watermarks,
-            aborted: Vec::new(),
-        };
-        if read.offset >= bound_of(&watermarks, read.bound) {
-            return Ok(result);
-        }
-        let recent = state.find_recent(read.offset);
-        let at = recent.map_or(read.offset, |(at, _)| at.segment);
-        let mut next = state.segments.get(state.segment_at(at)).cloned();
-        let mut recent = recent.map(|(at, size)| (at.position, size));
-        drop(state);
-        // Where records are gone from the end of a segment, the next one has the next of them.
-        while let Some(segment) = next {
-            let end = lock(&self.state).visible_end(&segment);
-            let found = match recent.take() {
-                Some(found) => Some(found),
-                None => segment
-                    .find(read.offset)
-                    .map_err(|error| self.failed(&error))?
-                    .map(|(position, header)| {
-                        (position, u32::try_from(header.size_bytes()).unwrap_or(u32::MAX))
-                    }),
-            };
-            if let Some((position, first)) = found.filter(|(position, _)| *position < end) {
-                let length = length_of(&read, first, end - position);
-                result.records =
-                    read_range(&segment, position, length).map_err(|error| self.failed(&error))?;
-                return Ok(result);
-            }
-            next = lock(&self.state).segment_after(segment.base_offset);
-        }
-        Ok(result)
-    }
-
     /// Why a read failed: a log that was deleted meanwhile has no files any more.
     pub(crate) fn failed(&self, error: &io::Error) -> LogError {
         lock(&self.state).closed.clone().unwrap_or_else(|| storage(error))
@@ -637,30 +537,6 @@ pub(crate) fn bound_of(watermarks: &Watermarks, bound: ReadBound) -> i64 {
         ReadBound::HighWatermark => watermarks.high_watermark,
         ReadBound::LastStable => watermarks.last_stable,
     }
-}
-
-/// How much to give of what is `there`. The first batch is given whole or not at all, what follows may
-/// be cut within a batch: to find where that one ends would cost more than it saves.
-fn length_of(read: &Read, first: u32, there: u32) -> usize {
-    let (first, there) = (first as usize, there as usize);
-    if read.max_bytes >= first {
-        read.max_bytes.min(there)
-    } else if read.at_least_one_batch {
-        first.min(there)
-    } else {
-        0
-    }
-}
-
-fn read_range(segment: &Segment, position: u32, length: usize) -> io::Result<Chunk> {
-    if length <= MOST_READ_BYTES {
-        return Ok(Chunk::Bytes(segment.read(position, length)?.into()));
-    }
-    Ok(Chunk::File(FileRange {
-        file: segment.file()?,
-        position: u64::from(position),
-        length,
-    }))
 }
 
 impl PartitionLog for DiskLog {

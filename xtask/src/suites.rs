@@ -110,6 +110,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "settings",
+        proves: "topic settings: at creation, changed at run time, by the defaults of all brokers",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/python/settings.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: false,
+    },
+    Suite {
         name: "franz-go",
         proves: "franz-go with every balancer",
         needs: &[Needs::Go],
@@ -219,7 +228,11 @@ fn run_in(suite: &'static Suite, kind: Kind, directory: &Path) -> Result<Outcome
     let broker = match suite.host {
         // The first rebalance of a group waits for more members by default. That is for people who start many at once.
         Host::Given => {
-            let at_once = [("group.initial.rebalance.delay.ms".to_string(), "0".to_string())];
+            // And nobody wants to watch retention at work for five minutes.
+            let at_once = [
+                ("group.initial.rebalance.delay.ms".to_string(), "0".to_string()),
+                ("log.retention.check.interval.ms".to_string(), "500".to_string()),
+            ];
             Some(broker::start(kind, &directory.join("broker"), &at_once, false)?)
         }
         Host::Own => None,

@@ -35,10 +35,17 @@ pub(super) struct Producing<'a> {
     pub(super) properties: &'a [&'a str],
 }
 
-/// As people tune a loaded producer: larger batches, a short linger.
+/// As people tune a loaded producer: larger batches, a short linger, and enough requests under way that
+/// the client never waits for an answer.
 pub(super) const AT_FULL_SPEED: Producing<'static> = Producing {
     throughput: None,
-    properties: &["acks=all", "batch.size=65536", "linger.ms=5"],
+    properties: &[
+        "acks=all",
+        "batch.size=65536",
+        "linger.ms=5",
+        "enable.idempotence=false",
+        "max.in.flight.requests.per.connection=100",
+    ],
 };
 
 impl Client {

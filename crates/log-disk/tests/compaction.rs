@@ -22,7 +22,7 @@ const A: &str = "a value of some length";
 
 #[test]
 fn the_last_record_of_each_key_stays_and_offsets_do_not_change() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     for round in 0..20 {
         let pairs = [
@@ -54,7 +54,7 @@ fn the_last_record_of_each_key_stays_and_offsets_do_not_change() {
 
 #[test]
 fn the_active_segment_is_never_touched() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     put(&log, 0, &[("a", Some(A))]);
     put(&log, 0, &[("a", Some(A))]);
@@ -71,7 +71,7 @@ fn the_active_segment_is_never_touched() {
 
 #[test]
 fn what_is_not_durable_yet_is_not_cleaned() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         durability: Durability::Disk,
         ..compacted()
@@ -87,7 +87,7 @@ fn what_is_not_durable_yet_is_not_cleaned() {
 
 #[test]
 fn a_log_is_cleaned_when_enough_of_it_is_dirty() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         min_cleanable_dirty_ratio: 0.5,
         ..compacted()
@@ -109,7 +109,7 @@ fn a_log_is_cleaned_when_enough_of_it_is_dirty() {
 
 #[test]
 fn records_younger_than_min_compaction_lag_stay() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         min_compaction_lag_ms: 1000,
         ..compacted()
@@ -128,7 +128,7 @@ fn records_younger_than_min_compaction_lag_stay() {
 
 #[test]
 fn what_is_dirty_for_longer_than_max_compaction_lag_is_cleaned() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         min_cleanable_dirty_ratio: 1.0,
         max_compaction_lag_ms: 500,
@@ -152,7 +152,7 @@ fn what_is_dirty_for_longer_than_max_compaction_lag_is_cleaned() {
 
 #[test]
 fn a_tombstone_goes_when_its_horizon_has_passed_also_from_a_quiet_log() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     put(&log, 0, &[("a", Some(A)), ("b", Some(A))]);
     put(&log, 0, &[("a", None), ("c", Some(A))]);
@@ -183,7 +183,7 @@ fn a_tombstone_goes_when_its_horizon_has_passed_also_from_a_quiet_log() {
 
 #[test]
 fn a_tombstone_that_was_replaced_goes_at_once() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     put(&log, 0, &[("a", None)]);
     put(&log, 0, &[("a", Some(A))]);
@@ -194,7 +194,7 @@ fn a_tombstone_that_was_replaced_goes_at_once() {
 
 #[test]
 fn the_last_batch_of_a_producer_stays_without_records() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     for sequence in 0..5 {
         let builder = BatchBuilder::new().producer(77, 3, sequence);
@@ -236,7 +236,7 @@ fn the_last_batch_of_a_producer_stays_without_records() {
 
 #[test]
 fn a_batch_that_loses_nothing_stays_to_the_byte_and_others_keep_their_codec() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         segment_bytes: 4000,
         ..compacted()
@@ -271,7 +271,7 @@ fn a_batch_that_loses_nothing_stays_to_the_byte_and_others_keep_their_codec() {
 
 #[test]
 fn a_map_that_is_full_cleans_as_far_as_it_reaches() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), with_map(24 * 8));
     for round in 0..3 {
         for key in 0..20 {
@@ -293,7 +293,7 @@ fn a_map_that_is_full_cleans_as_far_as_it_reaches() {
 
 #[test]
 fn small_segments_become_one_within_the_limit() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     for round in 0..100 {
         put(&log, 0, &[(&format!("key-{}", round % 10), Some(A))]);
@@ -318,7 +318,7 @@ fn small_segments_become_one_within_the_limit() {
 /// Trap 11: offsets that are further apart than an index can say.
 #[test]
 fn segments_whose_offsets_are_more_than_an_int_apart_stay_apart() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     put(&log, 0, &[("a", Some(A))]);
     common::close(store, log);
@@ -344,7 +344,7 @@ fn segments_whose_offsets_are_more_than_an_int_apart_stay_apart() {
 
 #[test]
 fn the_policy_can_change_while_the_log_is_open() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let only_delete = LogConfig {
         cleanup_policy: CleanupPolicy {
             delete: true,
@@ -370,7 +370,7 @@ fn the_policy_can_change_while_the_log_is_open() {
 
 #[test]
 fn compact_and_delete_does_both() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         cleanup_policy: CleanupPolicy {
             delete: true,
@@ -398,7 +398,7 @@ fn compact_and_delete_does_both() {
 
 #[test]
 fn an_empty_segment_that_compaction_left_does_not_stop_retention() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         segment_bytes: 200,
         ..compacted()
@@ -422,7 +422,7 @@ fn an_empty_segment_that_compaction_left_does_not_stop_retention() {
 
 #[test]
 fn how_far_a_log_is_clean_is_written_down_as_kafka_does() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     for _ in 0..10 {
         put(&log, 0, &[("a", Some(A))]);
@@ -443,7 +443,7 @@ fn how_far_a_log_is_clean_is_written_down_as_kafka_does() {
 
 #[test]
 fn with_log_cleaner_enable_false_nothing_is_cleaned() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let off = DiskOptions {
         cleaner: CleanerConfig {
             enable: false,
@@ -462,7 +462,7 @@ fn with_log_cleaner_enable_false_nothing_is_cleaned() {
 
 #[test]
 fn a_damaged_batch_leaves_the_log_as_it_is_and_is_not_tried_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log) = start(dir.path(), &compacted(), options());
     for at in 0..10 {
         put(&log, 0, &[("a", Some(A)), (&format!("key-{at}"), Some(A))]);
@@ -489,7 +489,7 @@ fn filled(
     milena_log_disk::DiskLogStore,
     common::Log,
 ) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (hook, options) = hooked_options;
     let (store, log) = start(dir.path(), &compacted(), options);
     for round in 0..30 {
@@ -630,9 +630,10 @@ fn appends_and_reads_go_on_meanwhile() {
     let sink = Arc::clone(&seen);
     let mut left = 10;
     hook.set(move |_, change| {
-        // The log's lock is held for the swap alone.
-        if let Change::Sync(_) | Change::Write { .. } = change
+        // The log's lock is held for the swap, and for the producer snapshot of the checkpoint before.
+        if let Change::Sync(path) | Change::Write { path, .. } = change
             && left > 0
+            && !path.to_string_lossy().contains(".snapshot")
         {
             left -= 1;
             put(&other, 50, &[("new", Some(A))]);

@@ -87,7 +87,7 @@ proptest! {
         map_entries in 2i64..40,
         ratio in prop_oneof![Just(0.0), Just(0.5)],
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::tempdir();
         let config = LogConfig { min_cleanable_dirty_ratio: ratio, ..compacted() };
         let fresh = || {
             let (hook, options) = hooked();

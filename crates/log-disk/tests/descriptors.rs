@@ -16,7 +16,7 @@ fn descriptors() -> usize {
 
 #[test]
 fn quiet_logs_hold_no_descriptors() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     for clean in [true, false, true] {
         let none = descriptors();
         let store = common::store(dir.path());

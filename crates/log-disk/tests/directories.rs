@@ -23,7 +23,7 @@ fn names(dir: &Path, suffix: &str) -> Vec<String> {
 
 #[test]
 fn a_partition_that_is_set_aside_keeps_its_bytes_over_the_next_starts() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store_of_it, log, _) = open(dir.path(), &LogConfig::default());
     append(&log, plain(&[0; 3]));
     let written = fs::read(common::folder(dir.path()).join("00000000000000000000.log")).unwrap();
@@ -53,7 +53,7 @@ fn a_partition_that_is_set_aside_keeps_its_bytes_over_the_next_starts() {
 
 #[test]
 fn the_folder_of_another_topic_of_the_name_is_set_aside() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (old, log, _) = open(dir.path(), &LogConfig::default());
     append(&log, plain(&[0]));
     close(old, log);
@@ -69,7 +69,7 @@ fn the_folder_of_another_topic_of_the_name_is_set_aside() {
 
 #[test]
 fn directories_are_claimed_together_or_not_at_all() {
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (one, two) = (common::tempdir(), common::tempdir());
     let open = |dirs: &[&Path]| {
         let dirs = dirs.iter().map(|dir| (*dir).to_owned()).collect();
         DiskLogStore::open(dirs, DiskOptions::at(NOW_MS)).unwrap()

@@ -163,7 +163,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
     #[test]
     fn a_log_does_what_a_list_does(steps in steps()) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::tempdir();
         let mut real = start(dir.path());
         let mut model = Model::default();
         for step in &steps {

@@ -17,7 +17,7 @@ const FIRST: &str = "00000000000000000000";
 
 #[test]
 fn a_torn_tail_is_truncated_to_the_last_whole_batch_at_every_byte() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &LogConfig::default());
     for _ in 0..2 {
         append(&log, plain(&[0, 0]));
@@ -39,7 +39,7 @@ fn a_torn_tail_is_truncated_to_the_last_whole_batch_at_every_byte() {
 
 #[test]
 fn a_tail_of_zeros_or_with_a_changed_byte_is_truncated() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &LogConfig::default());
     append(&log, plain(&[0]));
     let good = log.size_bytes() as usize;
@@ -61,7 +61,7 @@ fn a_tail_of_zeros_or_with_a_changed_byte_is_truncated() {
 
 #[test]
 fn after_a_clean_stop_the_records_are_not_read_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &LogConfig::default());
     append(&log, plain(&[0]));
     append(&log, plain(&[0]));
@@ -80,7 +80,7 @@ fn after_a_clean_stop_the_records_are_not_read_again() {
 
 #[test]
 fn a_partition_that_was_not_opened_keeps_the_directory_unclean() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (crashed, log, _) = open(dir.path(), &LogConfig::default());
     append(&log, plain(&[0]));
     drop((crashed, log));
@@ -106,7 +106,7 @@ fn indexes_that_are_missing_cut_or_wrong_are_made_anew() {
     ];
     for kind in ["index", "timeindex"] {
         for (what, damage) in damage {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = common::tempdir();
             let (store, log, _) = open(dir.path(), &small());
             for round in 0..20 {
                 append(&log, plain(&[round * 10]));
@@ -154,7 +154,7 @@ fn of_producer(epoch: i16, sequence: i32) -> Append {
 #[test]
 fn producers_are_known_again_after_clean_and_unclean_stops() {
     for clean in [true, false] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::tempdir();
         let (store, log, _) = open(dir.path(), &small());
         for sequence in 0..10 {
             append(&log, of_producer(3, sequence * 2));
@@ -183,7 +183,7 @@ fn producers_are_known_again_after_clean_and_unclean_stops() {
 
 #[test]
 fn the_last_five_batches_are_duplicates_also_after_a_crash() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &LogConfig::default());
     for sequence in 0..6 {
         append(&log, of_producer(0, sequence * 2));
@@ -201,7 +201,7 @@ fn the_last_five_batches_are_duplicates_also_after_a_crash() {
 
 #[test]
 fn a_damaged_producer_snapshot_is_made_up_for_by_the_log() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &small());
     for sequence in 0..10 {
         append(&log, of_producer(0, sequence * 2));
@@ -224,7 +224,7 @@ fn a_damaged_producer_snapshot_is_made_up_for_by_the_log() {
 fn leader_epochs_survive_and_are_read_from_the_batches_when_their_file_is_gone() {
     for lost in [false, true] {
         for clean in [true, false] {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = common::tempdir();
             let (store, log, _) = open(dir.path(), &small());
             for leader_epoch in [0, 0, 4, 4, 4, 9] {
                 let batch = Append {
@@ -256,7 +256,7 @@ fn leader_epochs_survive_and_are_read_from_the_batches_when_their_file_is_gone()
 
 #[test]
 fn deleted_records_do_not_come_back_after_a_crash() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &small());
     for _ in 0..20 {
         append(&log, plain(&[0]));
@@ -277,7 +277,7 @@ fn deleted_records_do_not_come_back_after_a_crash() {
 
 #[test]
 fn offsets_go_on_when_all_segments_were_lost() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &small());
     for _ in 0..5 {
         append(&log, plain(&[0]));
@@ -293,7 +293,7 @@ fn offsets_go_on_when_all_segments_were_lost() {
 
 #[test]
 fn a_directory_serves_one_broker_at_a_time() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let first = store(dir.path());
     let error = milena_log_disk::DiskLogStore::open(
         vec![dir.path().to_owned()],
@@ -307,7 +307,7 @@ fn a_directory_serves_one_broker_at_a_time() {
 
 #[test]
 fn a_log_is_opened_once() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, _log, seen) = open(dir.path(), &small());
     let id = conformance::partition("conformance", 0);
     assert!(wait(store.open(id, small(), seen)).is_err());
@@ -315,7 +315,7 @@ fn a_log_is_opened_once() {
 
 #[test]
 fn an_interrupted_deletion_is_finished_at_the_next_start() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &LogConfig::default());
     append(&log, plain(&[0]));
     wait(store.delete(&conformance::partition("conformance", 0))).unwrap();
@@ -336,7 +336,7 @@ fn an_interrupted_deletion_is_finished_at_the_next_start() {
 
 #[test]
 fn a_topic_made_again_does_not_get_the_records_of_the_old_one() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, seen) = open(dir.path(), &LogConfig::default());
     append(&log, plain(&[0]));
     close(store, log);
@@ -352,7 +352,7 @@ fn a_topic_made_again_does_not_get_the_records_of_the_old_one() {
 
 #[test]
 fn more_logs_than_are_synced_one_by_one_close_and_open_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let open_all = |store: &milena_log_disk::DiskLogStore| {
         let open = |at| {
             let seen = std::sync::Arc::<conformance::Seen>::default();
@@ -385,7 +385,7 @@ fn more_logs_than_are_synced_one_by_one_close_and_open_again() {
 
 #[test]
 fn a_new_partition_goes_to_the_directory_with_the_fewest() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let dirs: Vec<_> = ["a", "b", "c"].map(|name| dir.path().join(name)).into();
     let open_all = |store: &milena_log_disk::DiskLogStore| {
         for at in 0..6 {

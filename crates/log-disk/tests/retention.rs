@@ -23,7 +23,7 @@ fn segments(dir: &Path) -> usize {
 
 #[test]
 fn a_segment_rolls_when_it_is_full() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (_store, log, _) = open(dir.path(), &small());
     fill(&log, [0; 20]);
     let names = files(dir.path(), ".log");
@@ -36,7 +36,7 @@ fn a_segment_rolls_when_it_is_full() {
 
 #[test]
 fn a_segment_rolls_when_the_records_are_segment_ms_apart() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         segment_ms: 100,
         ..LogConfig::default()
@@ -51,7 +51,7 @@ fn a_segment_rolls_when_the_records_are_segment_ms_apart() {
 
 #[test]
 fn jitter_rolls_earlier_but_never_later() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         segment_ms: 100,
         segment_jitter_ms: 100,
@@ -70,7 +70,7 @@ fn jitter_rolls_earlier_but_never_later() {
 
 #[test]
 fn a_segment_rolls_when_an_index_is_full() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         index_interval_bytes: 0,
         segment_index_bytes: 48,
@@ -89,7 +89,7 @@ fn a_segment_rolls_when_an_index_is_full() {
 
 #[test]
 fn retention_by_time_drops_whole_segments_and_frees_them_later() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         retention_ms: 1000,
         ..small()
@@ -117,7 +117,7 @@ fn retention_by_time_drops_whole_segments_and_frees_them_later() {
 
 #[test]
 fn the_active_segment_is_rolled_when_it_expires() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         retention_ms: 1000,
         ..LogConfig::default()
@@ -137,7 +137,7 @@ fn the_active_segment_is_rolled_when_it_expires() {
 
 #[test]
 fn retention_by_size_keeps_at_least_what_is_asked_for() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         retention_bytes: 1500,
         ..small()
@@ -174,7 +174,7 @@ fn neither_unlimited_nor_compacted_topics_lose_records_to_retention() {
             ..small()
         },
     ] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::tempdir();
         let (store, log, _) = open(dir.path(), &config);
         fill(&log, [0; 20]);
         wait(store.maintain(NOW_MS + (1 << 40)));
@@ -184,7 +184,7 @@ fn neither_unlimited_nor_compacted_topics_lose_records_to_retention() {
 
 #[test]
 fn a_reader_of_a_segment_that_is_dropped_is_told_where_the_log_starts() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (_store, log, _) = open(dir.path(), &small());
     fill(&log, [0; 20]);
     wait(log.delete_records(15)).unwrap();
@@ -206,7 +206,7 @@ fn a_reader_of_a_segment_that_is_dropped_is_told_where_the_log_starts() {
 
 #[test]
 fn producers_expire_by_their_last_batch() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         producer_id_expiration_ms: 500,
         ..LogConfig::default()
@@ -230,7 +230,7 @@ fn recovery_point(dir: &Path) -> Option<String> {
 
 #[test]
 fn flush_messages_and_flush_ms_have_the_log_synced() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let os = LogConfig {
         durability: Durability::Os,
         ..LogConfig::default()
@@ -266,7 +266,7 @@ fn flush_messages_and_flush_ms_have_the_log_synced() {
 
 #[test]
 fn nobody_sees_what_is_not_on_the_disk() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let store = common::manual(dir.path());
     let (log, _) = conformance::open(&store, LogConfig::default());
     for _ in 0..3 {
@@ -284,7 +284,7 @@ fn nobody_sees_what_is_not_on_the_disk() {
 
 #[test]
 fn a_topic_that_turns_to_the_durability_of_the_system_is_seen_at_once() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let store = common::manual(dir.path());
     let (log, _) = conformance::open(&store, LogConfig::default());
     wait(log.append(plain(&[0]))).unwrap();
@@ -302,7 +302,7 @@ fn a_topic_that_turns_to_the_durability_of_the_system_is_seen_at_once() {
 
 #[test]
 fn rolled_segments_are_synced_and_trusted_after_a_crash() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &small());
     fill(&log, [0; 20]);
     wait(store.maintain(NOW_MS + CHECKPOINT_MS));
@@ -321,7 +321,7 @@ fn rolled_segments_are_synced_and_trusted_after_a_crash() {
 
 #[test]
 fn preallocation_leaves_the_end_of_the_file_at_the_end_of_the_log() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         preallocate: true,
         segment_bytes: 100_000,
@@ -338,7 +338,7 @@ fn preallocation_leaves_the_end_of_the_file_at_the_end_of_the_log() {
 
 #[test]
 fn retention_is_looked_at_as_often_as_its_interval_says() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let options = milena_log_disk::DiskOptions {
         retention_check_interval_ms: 5_000,
         ..milena_log_disk::DiskOptions::at(NOW_MS)
@@ -363,7 +363,7 @@ fn retention_is_looked_at_as_often_as_its_interval_says() {
 
 #[test]
 fn retention_keeps_exactly_its_bytes_and_takes_a_segment_that_leaves_them() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (store, log, _) = open(dir.path(), &small());
     fill(&log, [0; 20]);
     let first = fs::metadata(folder(dir.path()).join(&files(dir.path(), ".log")[0]))
@@ -384,7 +384,7 @@ fn retention_keeps_exactly_its_bytes_and_takes_a_segment_that_leaves_them() {
 
 #[test]
 fn records_of_the_future_stay_until_their_own_time_has_passed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         retention_ms: 1_000,
         ..LogConfig::default()
@@ -399,7 +399,7 @@ fn records_of_the_future_stay_until_their_own_time_has_passed() {
 
 #[test]
 fn a_smaller_segment_size_rolls_at_the_next_append() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let (_store, log, _) = open(dir.path(), &LogConfig::default());
     fill(&log, [0; 20]);
     assert_eq!(segments(dir.path()), 1);
@@ -423,7 +423,7 @@ fn a_record_without_a_time_rolls_by_the_age_of_the_segment_only_where_no_record_
         ..plain(&[timestamp - NOW_MS])
     };
     for (first, segments_after) in [(NOW_MS, 1), (-1, 2)] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = common::tempdir();
         let (_store, log, _) = open(dir.path(), &config);
         append(&log, at(first, NOW_MS));
         append(&log, at(-1, NOW_MS + 100));
@@ -436,7 +436,7 @@ fn a_record_without_a_time_rolls_by_the_age_of_the_segment_only_where_no_record_
 #[test]
 fn room_that_was_reserved_is_given_back_although_preallocate_was_turned_off() {
     use std::os::unix::fs::MetadataExt;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = common::tempdir();
     let config = LogConfig {
         preallocate: true,
         segment_bytes: 1 << 20,

@@ -18,6 +18,17 @@ use milena_protocol::records::{BatchBuilder, batches};
 
 pub(crate) type Log = Arc<dyn PartitionLog>;
 
+/// A folder where syncs cost no disk, if there is such a place: what these tests sync is not lost either
+/// way, as only the process ends in them.
+pub(crate) fn tempdir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
 pub(crate) fn store(dir: &Path) -> DiskLogStore {
     DiskLogStore::open(vec![dir.to_owned()], DiskOptions::at(NOW_MS)).unwrap()
 }

@@ -104,6 +104,11 @@ impl<const BYTES: usize> EntryFile<BYTES> {
         self.write(&mut lock(&self.held))
     }
 
+    /// Says that nobody knows whether the file has reached the disk.
+    fn mark_unsynced(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
     /// Cuts the file behind the last entry that is good.
     fn truncate_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
         let entries = self.entries.load(Ordering::Acquire);
@@ -147,7 +152,7 @@ impl<const BYTES: usize> EntryFile<BYTES> {
 
     fn sync(&self) -> io::Result<()> {
         self.flush()?;
-        if self.dirty.swap(false, Ordering::AcqRel) {
+        if self.dirty.swap(false, Ordering::AcqRel) && self.handle.path().exists() {
             self.file()?.sync()?;
         }
         Ok(())
@@ -246,6 +251,11 @@ impl OffsetIndex {
 
     pub(crate) fn clear(&self) -> io::Result<()> {
         self.entries.clear()
+    }
+
+    /// See [`EntryFile::mark_unsynced`].
+    pub(crate) fn mark_unsynced(&self) {
+        self.entries.mark_unsynced();
     }
 
     /// Writes what is held back.
@@ -349,6 +359,11 @@ impl TimeIndex {
 
     pub(crate) fn clear(&self) -> io::Result<()> {
         self.entries.clear()
+    }
+
+    /// See [`EntryFile::mark_unsynced`].
+    pub(crate) fn mark_unsynced(&self) {
+        self.entries.mark_unsynced();
     }
 
     /// Writes what is held back.

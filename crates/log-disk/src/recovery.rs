@@ -247,7 +247,7 @@ fn recover(
     let file = folder.disk.open(&path, false)?;
     let metadata = file.file().metadata()?;
     let length = length(&metadata)?;
-    let segment = open_to_recover(folder, base, recovery_point, &metadata)?;
+    let (segment, anew) = open_to_recover(folder, base, recovery_point, &metadata)?;
     let mut position = segment.offsets.position(recovery_point)?;
     let mut end = base;
     let mut reader = BufReader::with_capacity(READ_AHEAD_BYTES, &**file.file());
@@ -280,6 +280,13 @@ fn recover(
     }
     segment.finish_times()?;
     segment.flush_indexes()?;
+    // Entries that were good already may have been written by a run that did not come to sync them.
+    segment.offsets.mark_unsynced();
+    segment.times.mark_unsynced();
+    if anew {
+        // The recovery point says that this part of them is on the disk.
+        segment.sync_indexes()?;
+    }
     segment.cut_to(position);
     Ok(Recovered {
         segment,
@@ -289,13 +296,14 @@ fn recover(
     })
 }
 
-/// The segment with what its indexes say about the part below the recovery point; that was synced.
+/// The segment with what its indexes say about the part below the recovery point, which was synced; or
+/// without, and then whether there should have been such a part.
 fn open_to_recover(
     folder: &Arc<Folder>,
     base: i64,
     recovery_point: i64,
     metadata: &fs::Metadata,
-) -> io::Result<Segment> {
+) -> io::Result<(Segment, bool)> {
     let (length, created_ms) = (length(metadata)?, modified_ms(metadata));
     if recovery_point > base
         && let Ok(offsets) = OffsetIndex::load(folder, base)
@@ -325,7 +333,7 @@ fn open_to_recover(
                 .offsets
                 .truncate_to(|offset, _| Ok(offset <= newest.offset))?;
             segment.forget_times()?;
-            return Ok(segment);
+            return Ok((segment, false));
         }
     }
     for extension in ["index", "timeindex"] {
@@ -333,7 +341,8 @@ fn open_to_recover(
             .disk
             .remove(&files::segment_file(folder, base, extension))?;
     }
-    Segment::open(folder, base, length, created_ms)
+    let segment = Segment::open(folder, base, length, created_ms)?;
+    Ok((segment, recovery_point > base))
 }
 
 /// The next batch if it is whole and good, or why not.

@@ -362,8 +362,10 @@ impl Run {
         // A DeleteRecords that nobody heard the end of may have come through.
         model.log_start = watermarks.log_start;
         model.batches.retain(|batch| batch.base < watermarks.log_end);
-        if watermarks.log_start == watermarks.log_end {
-            // Its records are lost, but not that they were deleted: the log goes on where it starts.
+        // What an earlier recovery cut off without a sync may be there again: nobody promised otherwise.
+        let is_back = durability == Durability::Os && watermarks.log_end > model.end();
+        if is_back || watermarks.log_start == watermarks.log_end {
+            // Else: its records are lost, but not that they were deleted, and the log goes on there.
             model.batches.clear();
             model.empty_end = watermarks.log_end;
             // What is known of the producer may be more than the records tell.

@@ -15,6 +15,8 @@ pub enum DecodeError {
     TooShort { wanted: usize, remaining: usize },
     #[error("{count} elements announced, which the {remaining} bytes left cannot hold")]
     TooMany { count: usize, remaining: usize },
+    #[error("arrays of more than {MOST_ARRAY_BYTES} bytes of memory")]
+    TooMuchMemory,
     #[error("negative length {0}")]
     NegativeLength(i64),
     #[error("a field that must not be null is null")]
@@ -105,11 +107,18 @@ pub struct TaggedFields(pub Vec<(u32, Bytes)>);
 /// remaining bytes could hold: a peer pays for memory with bytes.
 const RESERVED_ELEMENTS: usize = 64;
 
+/// An element can take many times the memory of the one or two bytes that it is sent in. A message
+/// whose arrays would take more than this together is refused: it is enough for every partition of a
+/// large cluster.
+const MOST_ARRAY_BYTES: usize = 64 * 1024 * 1024;
+
 /// Reads primitives from a received buffer. Never panics; never believes a length before the bytes
 /// are there.
 #[derive(Debug, Clone)]
 pub struct Reader {
     bytes: Bytes,
+    /// Memory that arrays may still take.
+    array_bytes: usize,
 }
 
 macro_rules! fixed {
@@ -126,7 +135,10 @@ macro_rules! fixed {
 impl Reader {
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
-        Self { bytes }
+        Self {
+            bytes,
+            array_bytes: MOST_ARRAY_BYTES,
+        }
     }
 
     #[must_use]
@@ -259,6 +271,14 @@ impl Reader {
         self.opt_bytes(flexible)?.ok_or(DecodeError::Null)
     }
 
+    fn count_memory(&mut self, count: usize, element_bytes: usize) -> Result<(), DecodeError> {
+        self.array_bytes = count
+            .checked_mul(element_bytes)
+            .and_then(|wanted| self.array_bytes.checked_sub(wanted))
+            .ok_or(DecodeError::TooMuchMemory)?;
+        Ok(())
+    }
+
     /// An array whose elements take at least `least` bytes each.
     ///
     /// # Errors
@@ -279,6 +299,7 @@ impl Reader {
         {
             return Err(DecodeError::TooMany { count, remaining });
         }
+        self.count_memory(count, size_of::<T>())?;
         let mut elements = Vec::with_capacity(count.min(RESERVED_ELEMENTS));
         for _ in 0..count {
             elements.push(element(self)?);
@@ -313,13 +334,18 @@ impl Reader {
             previous = Some(tag);
             let size = self.uvarint()? as usize;
             let data = self.take(size)?;
-            let mut reader = Self::new(data.clone());
+            let mut reader = Self {
+                bytes: data.clone(),
+                array_bytes: self.array_bytes,
+            };
             if known(tag, &mut reader)? {
+                self.array_bytes = reader.array_bytes;
                 match reader.remaining() {
                     0 => {}
                     left => return Err(DecodeError::TagSize { tag, left }),
                 }
             } else {
+                self.count_memory(1, size_of::<(u32, Bytes)>())?;
                 unknown.push((tag, data));
             }
         }

@@ -114,6 +114,8 @@ pub struct BrokerConfig {
     /// New connections per second.
     pub max_connection_creation_rate: i32,
     pub queued_max_requests: i32,
+    /// Not positive: the broker's own limit.
+    pub queued_max_request_bytes: i64,
 
     pub num_partitions: i32,
     pub default_replication_factor: i32,
@@ -197,6 +199,7 @@ impl BrokerConfig {
             max_connections_per_ip_overrides: per_ip_overrides(&layers)?,
             max_connection_creation_rate: layers.number("max.connection.creation.rate")?,
             queued_max_requests: layers.number("queued.max.requests")?,
+            queued_max_request_bytes: layers.number("queued.max.request.bytes")?,
             num_partitions: layers.number("num.partitions")?,
             default_replication_factor: layers.number("default.replication.factor")?,
             auto_create_topics_enable: layers.boolean("auto.create.topics.enable")?,
@@ -243,6 +246,11 @@ impl BrokerConfig {
         require(
             log.retention_ms >= 1 || log.retention_ms == -1,
             "log.retention.ms must be unlimited (-1) or, greater than or equal to 1",
+        )?;
+        require(
+            self.queued_max_request_bytes <= 0
+                || self.queued_max_request_bytes >= i64::from(self.socket_request_max_bytes),
+            "queued.max.request.bytes must be larger or equal to socket.request.max.bytes",
         )?;
         require(
             self.max_connections_per_ip > 0 || !self.max_connections_per_ip_overrides.is_empty(),

@@ -227,7 +227,7 @@ fn is_security(name: &str) -> bool {
 
 /// Settings that change what this broker does, or that are checked because they could not (the last
 /// ones). What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 85] = [
+const WITH_EFFECT: [&str; 86] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
@@ -300,6 +300,7 @@ const WITH_EFFECT: [&str; 85] = [
     "offsets.retention.minutes",
     "process.roles",
     "producer.id.expiration.ms",
+    "queued.max.request.bytes",
     "queued.max.requests",
     "socket.listen.backlog.size",
     "socket.receive.buffer.bytes",

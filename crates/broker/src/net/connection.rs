@@ -5,6 +5,8 @@
 //! - a silent connection holds no buffer;
 //! - requests are handled one after the other; answers that have to wait ([`Reply::Later`]) let up
 //!   to [`MAX_IN_FLIGHT_REQUESTS`] follow;
+//! - a large request waits for memory before it is read ([`super::memory`]), and a peer that is slow to
+//!   send what it got memory for is given up when others wait for that;
 //! - a peer that does not read what it asked for stops being read: beyond
 //!   [`MAX_QUEUED_RESPONSE_BYTES`] nothing more is handled;
 //! - a handler, once called, runs to its end: no change of state is left half done because a
@@ -28,6 +30,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::Shared;
 use super::framing;
+use super::memory::{Asked, FREE_BYTES, Grant};
 use crate::context::ConnectionInfo;
 use crate::dispatch::{Reply, dispatch};
 
@@ -37,6 +40,8 @@ const MAX_IN_FLIGHT_REQUESTS: usize = 64;
 const MAX_QUEUED_RESPONSE_BYTES: usize = 256 * 1024;
 /// Pieces given to one vectored write.
 const MAX_PIECES_PER_WRITE: usize = 64;
+/// Who holds memory that others wait for sends at least [`FREE_BYTES`] in this time.
+const SLOWEST_PIECE: Duration = Duration::from_secs(10);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -54,6 +59,9 @@ pub(super) struct Connection {
     info: Arc<ConnectionInfo>,
     shared: Arc<Shared>,
     buffer: BytesMut,
+    /// The size of the last frame.
+    frame_bytes: usize,
+    memory: Memory,
     /// Answers not yet given to `output`, in the order of their requests.
     pending: VecDeque<Reply>,
     output: VecDeque<Chunk>,
@@ -63,9 +71,22 @@ pub(super) struct Connection {
     last_activity: Instant,
 }
 
+/// The memory for the frame that is arriving.
+enum Memory {
+    /// The frame is small, or there is none.
+    NotNeeded,
+    Asked(Asked),
+    Granted {
+        _grant: Grant,
+        /// Bytes of the frame that had arrived when it was last looked at.
+        arrived: usize,
+    },
+}
+
 /// What the connection waited for.
 enum Event {
     Stopping,
+    Granted(Grant),
     Answered(Result<Vec<Chunk>, String>),
     Ready(io::Result<()>),
     Tick,
@@ -78,6 +99,8 @@ impl Connection {
             info,
             shared,
             buffer: BytesMut::new(),
+            frame_bytes: 0,
+            memory: Memory::NotNeeded,
             pending: VecDeque::new(),
             output: VecDeque::new(),
             output_bytes: 0,
@@ -106,8 +129,16 @@ impl Connection {
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
+            self.ask_for_memory();
             match self.next_event(stopped.as_mut(), idle.as_mut()).await {
                 Event::Stopping => self.draining = true,
+                Event::Granted(grant) => {
+                    self.memory = Memory::Granted {
+                        _grant: grant,
+                        arrived: self.buffer.len(),
+                    };
+                    idle.as_mut().reset(Instant::now() + SLOWEST_PIECE);
+                }
                 Event::Answered(answer) => {
                     if let Some(head) = self.pending.front_mut() {
                         *head = answer.map_or_else(Reply::Close, Reply::Now);
@@ -123,11 +154,21 @@ impl Connection {
                     if self.is_idle() {
                         return End::Idle;
                     }
-                    idle.as_mut()
-                        .reset(self.last_activity + self.shared.limits.max_idle);
-                    if idle.is_elapsed() {
-                        idle.as_mut().reset(Instant::now() + self.shared.limits.max_idle);
+                    if self.keeps_memory_from_others() {
+                        return End::Refused(format!(
+                            "it is slow to send a request of {} bytes, whose memory others wait for \
+                             (queued.max.request.bytes)",
+                            framing::frame_bytes(&self.buffer).unwrap_or(0)
+                        ));
                     }
+                    let max_idle = self.shared.limits.max_idle;
+                    let now = Instant::now();
+                    let next = match self.memory {
+                        Memory::Granted { .. } => now + max_idle.min(SLOWEST_PIECE),
+                        _ if self.last_activity + max_idle > now => self.last_activity + max_idle,
+                        _ => now + max_idle,
+                    };
+                    idle.as_mut().reset(next);
                 }
             }
         }
@@ -145,10 +186,17 @@ impl Connection {
             (false, false) => None,
         };
         let head = self.pending.front_mut();
+        let memory = &mut self.memory;
         let stream = &self.stream;
         let draining = self.draining;
         tokio::select! {
             () = stopped, if !draining => Event::Stopping,
+            grant = async {
+                match memory {
+                    Memory::Asked(asked) => asked.await,
+                    _ => std::future::pending().await,
+                }
+            } => Event::Granted(grant),
             answer = async {
                 match head {
                     Some(Reply::Later(answer)) => answer.await,
@@ -179,7 +227,24 @@ impl Connection {
 
     /// Reading on while nothing may be handled would only fill the buffer.
     fn may_read(&self) -> bool {
-        self.may_handle()
+        self.may_handle() && !matches!(self.memory, Memory::Asked(_))
+    }
+
+    /// A large frame whose beginning is there is read on when there is memory for all of it.
+    fn ask_for_memory(&mut self) {
+        let is_large = matches!(self.memory, Memory::NotNeeded) && self.buffer.len() >= FREE_BYTES;
+        if is_large && let Some(bytes) = framing::frame_bytes(&self.buffer) {
+            self.memory = Memory::Asked(self.shared.request_memory.ask(bytes));
+        }
+    }
+
+    /// Whether others wait for memory that this peer was given long ago and makes little use of.
+    fn keeps_memory_from_others(&mut self) -> bool {
+        let Memory::Granted { arrived, .. } = &mut self.memory else {
+            return false;
+        };
+        let before = std::mem::replace(arrived, self.buffer.len());
+        *arrived < before + FREE_BYTES && self.shared.request_memory.is_short()
     }
 
     /// Handles the frames that have arrived whole, as many as may be in flight.
@@ -187,7 +252,10 @@ impl Connection {
         while self.may_handle() {
             match framing::next_frame(&mut self.buffer, self.shared.limits.max_frame_bytes) {
                 Ok(Some(frame)) => {
+                    self.frame_bytes = frame.len();
+                    let memory = std::mem::replace(&mut self.memory, Memory::NotNeeded);
                     let reply = self.handle(frame).await;
+                    drop(memory);
                     self.enqueue(reply);
                 }
                 Ok(None) => return,
@@ -317,7 +385,7 @@ impl Connection {
         if !self.may_read() {
             return Ok(());
         }
-        framing::reserve(&mut self.buffer);
+        framing::reserve(&mut self.buffer, self.frame_bytes);
         match self.stream.try_read_buf(&mut self.buffer) {
             Ok(0) => Err(End::Quiet),
             Ok(_) => {

@@ -12,6 +12,7 @@ mod connection;
 mod framing;
 mod listener;
 mod log_limit;
+mod memory;
 mod quotas;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -29,6 +30,7 @@ use crate::config::{self, Listener};
 use crate::context::ConnectionInfo;
 use connection::{Connection, End};
 pub(crate) use log_limit::LogLimit;
+use memory::RequestMemory;
 use quotas::{ConnectionLimits, ConnectionQuotas, Place};
 
 /// How long connections may take to answer what they have taken when the broker stops.
@@ -71,6 +73,7 @@ struct Shared {
     broker: Arc<Broker>,
     limits: Limits,
     request_slots: Semaphore,
+    request_memory: RequestMemory,
     log_limit: LogLimit,
 }
 
@@ -200,6 +203,7 @@ fn shared(broker: &Arc<Broker>) -> Shared {
             receive_buffer_bytes: config.socket_receive_buffer_bytes,
         },
         request_slots: Semaphore::new(usize::try_from(config.queued_max_requests).unwrap_or(1).max(1)),
+        request_memory: RequestMemory::new(config.queued_max_request_bytes),
         log_limit: LogLimit::new(),
     }
 }

@@ -9,6 +9,7 @@ mod harness;
 #[path = "../control_plane/raw.rs"]
 #[allow(dead_code)]
 mod raw;
+mod requests;
 
 use bytes::{BufMut, BytesMut};
 use milena_protocol::messages::{

@@ -196,9 +196,11 @@ impl Entry {
         self.beyond != i64::MAX && (reached > self.beyond || watermarks.log_start > self.offset)
     }
 
-    fn tell(&mut self) {
+    /// What to tell, to be told when the lock is no longer held: whoever is woken takes it at once.
+    #[must_use]
+    fn disarm(&mut self) -> (Arc<Waker>, usize) {
         self.beyond = i64::MAX;
-        self.waker.tell(self.slot);
+        (Arc::clone(&self.waker), self.slot)
     }
 }
 
@@ -211,23 +213,28 @@ struct Waiters {
 }
 
 impl Waiters {
-    fn wake_all(&self) {
-        for entry in lock(&self.entries).values_mut() {
-            entry.tell();
+    fn wake(&self, which: impl Fn(&Entry) -> bool) {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
         }
+        let told: Vec<(Arc<Waker>, usize)> = lock(&self.entries)
+            .values_mut()
+            .filter(|entry| which(entry))
+            .map(Entry::disarm)
+            .collect();
+        for (waker, slot) in told {
+            waker.tell(slot);
+        }
+    }
+
+    fn wake_all(&self) {
+        self.wake(|_| true);
     }
 }
 
 impl WatermarkObserver for Waiters {
     fn advanced(&self, watermarks: Watermarks) {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        for entry in lock(&self.entries).values_mut() {
-            if entry.concerns(&watermarks) {
-                entry.tell();
-            }
-        }
+        self.wake(|entry| entry.concerns(&watermarks));
     }
 
     fn failed(&self) {
@@ -294,7 +301,9 @@ impl Wait {
         if let Some(entry) = entries.get_mut(&key)
             && (partition.check().is_err() || entry.concerns(&watermarks))
         {
-            entry.tell();
+            let (waker, slot) = entry.disarm();
+            drop(entries);
+            waker.tell(slot);
         }
     }
 

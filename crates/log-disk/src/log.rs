@@ -152,6 +152,11 @@ impl State {
         }
     }
 
+    /// Notes that the log waits for its commit; whether it did not before.
+    pub(crate) fn note_queued(&mut self) -> bool {
+        !std::mem::replace(&mut self.queued, true)
+    }
+
     /// Lets readers see the log's end, if that need not be on the disk.
     fn run_ahead(&mut self) {
         if self.may_run_ahead() {
@@ -282,7 +287,8 @@ impl DiskLog {
         }))
     }
 
-    fn append_now(&self, append: &Append) -> Result<Appended, LogError> {
+    /// Also gives the watermarks, if readers see more now.
+    fn append_now(&self, append: &Append) -> Result<(Appended, Option<Watermarks>), LogError> {
         self.online()?;
         let config = Arc::clone(&lock(&self.state).config);
         let mut prepared = prepare(&config, append)?;
@@ -290,7 +296,7 @@ impl DiskLog {
         state.open()?;
         state.now_ms = state.now_ms.max(append.now_ms);
         if let SequenceCheck::Duplicate(twin) = state.producers.check(&prepared.header)? {
-            return Ok(Appended {
+            let appended = Appended {
                 base_offset: twin.base_offset(),
                 last_offset: twin.last_offset,
                 log_append_time_ms: if prepared.log_append_time_ms < 0 {
@@ -300,7 +306,8 @@ impl DiskLog {
                 },
                 log_start_offset: state.log_start,
                 duplicate: true,
-            });
+            };
+            return Ok((appended, None));
         }
         prepared.place(state.log_end, append.leader_epoch);
         if self
@@ -326,26 +333,34 @@ impl DiskLog {
             // Each batch carries its epoch too, from which recovery makes the checkpoint anew.
             tracing::warn!(log = %self.path.display(), %error, "cannot write the leader epochs");
         }
+        let before = state.high_watermark;
         state.run_ahead();
+        let advanced = (state.high_watermark > before).then(|| state.watermarks());
         state.unchecked_bytes += prepared.size_bytes() as u64;
-        if !state.may_run_ahead() {
-            self.queue(&mut state);
+        let waits = !state.may_run_ahead();
+        let is_new = waits && state.note_queued();
+        let log_start_offset = state.log_start;
+        // The committer is told when it can have the log at once.
+        drop(state);
+        if is_new {
+            self.queue();
+        }
+        if waits {
             self.committer.note_append();
         }
-        Ok(Appended {
+        let appended = Appended {
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
             log_append_time_ms: prepared.log_append_time_ms,
-            log_start_offset: state.log_start,
+            log_start_offset,
             duplicate: false,
-        })
+        };
+        Ok((appended, advanced))
     }
 
-    /// Has the log committed soon.
-    pub(crate) fn queue(&self, state: &mut State) {
-        if !std::mem::replace(&mut state.queued, true)
-            && let Some(log) = self.this.upgrade()
-        {
+    /// Has the log committed soon, after [`State::note_queued`] said that it is not in the queue yet.
+    pub(crate) fn queue(&self) {
+        if let Some(log) = self.this.upgrade() {
             self.committer.push(log);
         }
     }
@@ -541,13 +556,11 @@ pub(crate) fn bound_of(watermarks: &Watermarks, bound: ReadBound) -> i64 {
 
 impl PartitionLog for DiskLog {
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>> {
-        let before = self.watermarks().high_watermark;
         let appended = self.append_now(&append);
-        let watermarks = self.watermarks();
-        if watermarks.high_watermark > before {
-            self.observer.advanced(watermarks);
+        if let Ok((_, Some(watermarks))) = &appended {
+            self.observer.advanced(*watermarks);
         }
-        ready(appended)
+        ready(appended.map(|(appended, _)| appended))
     }
 
     fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>> {

@@ -107,14 +107,15 @@ impl DiskLog {
             self.retain(&mut state, now_ms)?;
         }
         let flush_is_due = now_ms.saturating_sub(state.last_flush_ms) >= state.config.flush_ms;
-        if flush_is_due && state.durable_end < state.log_end {
-            self.queue(&mut state);
-        }
+        let is_new = flush_is_due && state.durable_end < state.log_end && state.note_queued();
         let after = state.watermarks();
         let recovery_point = state.recovery_point;
         let checkpoint_is_due = now_ms.saturating_sub(state.last_checkpoint_ms) >= checkpoint_interval_ms
             || state.unchecked_bytes >= MOST_UNCHECKED_BYTES;
         drop(state);
+        if is_new {
+            self.queue();
+        }
         if after != before {
             self.observer.advanced(after);
         }

@@ -4,9 +4,9 @@
 //! their high watermarks. What is appended meanwhile waits for the next round, so one sync covers
 //! all that came during the last, and no request ever waits for a disk on its own thread.
 //!
-//! A round costs the processor the same however much it covers. So when logs wait already as one
-//! ends, the load is one that never pauses, and the next round lets more of it gather first; whoever
-//! writes one record at a time has the thread for himself and waits for nothing but the disk.
+//! A round costs the processor the same however much it covers. So where appends come together, or
+//! faster than rounds end, a round lets more of them gather first; whoever writes one record at a
+//! time has the thread for himself and waits for nothing but the disk.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 use crate::directory::lock;
 use crate::log::{DiskLog, Pending};
 
-/// The longest pause before the next round of a load that never pauses, as a multiple of the last
-/// round.
+/// The longest pause before a round, as a multiple of the last one.
 const PAUSE_PER_ROUND: u32 = 8;
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// Fewer logs are always synced file by file.
@@ -27,6 +26,8 @@ const FEWEST_SYNCED_TOGETHER: u32 = 3;
 const ROUNDS_PER_TRIAL: u32 = 512;
 /// A pause ends when nothing was appended for this long.
 const PAUSE_STEP: Duration = Duration::from_micros(500);
+/// Where rounds covered more appends than this lately, more are to be expected.
+const FEW_APPENDS: u64 = 2;
 
 /// When appends are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -145,23 +146,36 @@ impl Committer {
         }
     }
 
+    /// Waits for a log; whether one waited already. `None`: the thread is to end.
+    fn wait(&self) -> Option<bool> {
+        let mut queue = lock(&self.queue);
+        let waited = !queue.waiting.is_empty();
+        while queue.waiting.is_empty() {
+            if queue.stopping {
+                return None;
+            }
+            queue.sleeping = true;
+            queue = self.told.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(waited)
+    }
+
     fn run(&self) {
-        loop {
-            let mut queue = lock(&self.queue);
-            while queue.waiting.is_empty() {
-                if queue.stopping {
-                    return;
-                }
-                queue.sleeping = true;
-                queue = self.told.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        let mut last_round = Duration::ZERO;
+        let mut covered = self.appends.load(Ordering::Relaxed);
+        // Of the last rounds, the later ones counting more; in sixteenths.
+        let mut appends_per_round = 0;
+        while let Some(waited) = self.wait() {
+            if waited || appends_per_round > FEW_APPENDS * 16 {
+                self.pause((last_round * PAUSE_PER_ROUND).min(LONGEST_PAUSE));
             }
-            drop(queue);
             let started = Instant::now();
+            let appends = self.appends.load(Ordering::Relaxed);
+            appends_per_round = (appends_per_round * 3 + (appends - covered) * 16) / 4;
+            covered = appends;
             let (logs, together) = self.commit_waiting();
-            lock(&self.costs).note(logs, together, started.elapsed());
-            if !lock(&self.queue).waiting.is_empty() {
-                self.pause((started.elapsed() * PAUSE_PER_ROUND).min(LONGEST_PAUSE));
-            }
+            last_round = started.elapsed();
+            lock(&self.costs).note(logs, together, last_round);
         }
     }
 

@@ -39,7 +39,7 @@ impl TestBroker {
         Self::new(settings, Arc::new(MemoryLogStore::default())).await
     }
 
-    async fn new(settings: &[(&str, &str)], logs: Arc<dyn LogStore>) -> Self {
+    pub(crate) async fn new(settings: &[(&str, &str)], logs: Arc<dyn LogStore>) -> Self {
         let settings = settings
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -152,7 +152,7 @@ impl TestBroker {
 }
 
 pub(crate) struct Client {
-    stream: TcpStream,
+    pub(crate) stream: TcpStream,
     next_correlation_id: i32,
 }
 
@@ -191,12 +191,7 @@ impl Client {
             .frame()
             .await
             .unwrap_or_else(|| panic!("connection closed on {} v{version}", R::NAME));
-        let mut reader = Reader::new(bytes);
-        let header = frame::decode_response_header(&mut reader, R::KEY, version).unwrap();
-        assert_eq!(header.correlation_id, correlation_id);
-        let response = R::Response::decode(&mut reader, version).unwrap();
-        assert_eq!(reader.remaining(), 0, "bytes after the answer");
-        response
+        decode_response::<R>(bytes, version, correlation_id)
     }
 
     pub(crate) async fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
@@ -207,6 +202,16 @@ impl Client {
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.frame().await.is_none()
     }
+}
+
+/// The answer in a frame without its length.
+pub(crate) fn decode_response<R: Request>(frame: Bytes, version: i16, correlation_id: i32) -> R::Response {
+    let mut reader = Reader::new(frame);
+    let header = frame::decode_response_header(&mut reader, R::KEY, version).unwrap();
+    assert_eq!(header.correlation_id, correlation_id);
+    let response = R::Response::decode(&mut reader, version).unwrap();
+    assert_eq!(reader.remaining(), 0, "bytes after the answer");
+    response
 }
 
 pub(crate) fn error(code: i16) -> ErrorCode {

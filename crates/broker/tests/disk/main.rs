@@ -11,6 +11,7 @@ mod batches;
 #[allow(dead_code)]
 mod harness;
 
+mod cuts;
 mod engine;
 mod mixed;
 mod slow;

@@ -18,6 +18,8 @@ use crate::harness::{Client, TestBroker, error, text};
 
 /// Nothing here takes long; what hangs fails the test instead of the machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Of requests that wait: longer than the patience, so that one that is not woken is seen.
+pub(crate) const LONG_WAIT_MS: i32 = 600_000;
 /// The latest version of Fetch that names topics by name.
 pub(crate) const FETCH: i16 = 12;
 /// How large Kafka lets the smallest segments be.
@@ -27,6 +29,16 @@ pub(crate) async fn patiently<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
         .expect("it ends soon")
+}
+
+/// Lets others run until `done`.
+pub(crate) async fn until(done: impl Fn() -> bool) {
+    patiently(async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// A folder where syncs cost no disk, if there is such a place: nothing here cuts the power.

@@ -13,5 +13,7 @@ mod harness;
 
 mod cuts;
 mod engine;
+mod hooked;
 mod mixed;
 mod slow;
+mod waking;

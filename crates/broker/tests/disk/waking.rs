@@ -144,6 +144,29 @@ async fn whenever_an_append_and_its_sync_come_the_fetch_that_waits_is_woken() {
     }
 }
 
+#[tokio::test]
+async fn a_fetch_that_waits_hears_of_an_append_also_when_its_log_became_smaller_meanwhile() {
+    let dir = tempdir();
+    let bench = Bench::on(&dir).await;
+    for seed in 0..6 {
+        bench.append(&batch(seed, 1, SEGMENT_BYTES / 2))();
+    }
+    bench.sync()();
+    let mut client = bench.broker.connect().await;
+    let waits_after = bench.looks_before_waiting(&mut client).await;
+    bench.hook.looks.reset();
+    let sent = client.send(&waiting(6, 0), FETCH).await;
+    until(|| bench.hook.looks.count() == waits_after).await;
+    let before = bench.hook.log.size_bytes();
+    bench.hook.log.delete_records(5).await.unwrap();
+    assert!(bench.hook.log.size_bytes() < before / 2, "segments are gone");
+    bench.append(&batch(7, 1, 100))();
+    bench.sync()();
+    let answer = patiently(client.receive::<FetchRequest>(FETCH, sent)).await;
+    let records = records(&answer.responses[0].partitions[0]);
+    assert_eq!(whole_batches(&records)[0].header.base_offset, 6);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_wake_up_is_lost_while_syncs_race_with_fetches() {
     const RECORDS: i64 = 300;

@@ -182,9 +182,15 @@ impl Reading {
         if !self.stale {
             return self.held_bytes;
         }
-        let grown = self.partition.log().size_bytes().saturating_sub(self.log_bytes);
-        self.held_bytes
-            .saturating_add(usize::try_from(grown).unwrap_or(usize::MAX))
+        let log = self.partition.log();
+        let lost_records = log.watermarks().log_start != self.data.log_start_offset;
+        match log.size_bytes().checked_sub(self.log_bytes) {
+            // What retention and compaction took hides how much has come; what is stale has moved in any case.
+            Some(grown) if !lost_records => self
+                .held_bytes
+                .saturating_add(usize::try_from(grown.max(1)).unwrap_or(usize::MAX)),
+            _ => usize::MAX,
+        }
     }
 
     /// Whether a read would end the wait whatever it gives.

@@ -21,6 +21,8 @@ pub(crate) struct Directory {
     /// Why nothing below it can be read or written any more; see [`Directory::fail`].
     failure: OnceLock<String>,
     is_offline: AtomicBool,
+    /// Whether those who wait in it were told that it is offline.
+    told: AtomicBool,
     /// Whether the last run closed every log in it.
     pub(crate) was_clean: bool,
     log_starts: Mutex<Offsets>,
@@ -64,6 +66,7 @@ impl Directory {
             disk,
             failure: OnceLock::new(),
             is_offline: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         })
     }
 
@@ -103,6 +106,11 @@ impl Directory {
         } else {
             None
         }
+    }
+
+    /// Whether it went offline since the last call.
+    pub(crate) fn has_failed_lately(&self) -> bool {
+        self.failure().is_some() && !self.told.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn log_start(&self, folder: &str) -> i64 {

@@ -358,6 +358,18 @@ impl Shared {
         }
         for directory in &self.directories {
             directory.remove_doomed(now_ms);
+            if directory.has_failed_lately() {
+                self.tell_failure(directory);
+            }
+        }
+    }
+
+    /// Tells whoever waits in a directory that it is offline, also at logs that nothing was written to.
+    /// Here, because the locks that may be held where a directory fails must not be held for that.
+    fn tell_failure(&self, directory: &Directory) {
+        let logs: Vec<Arc<DiskLog>> = lock(&self.logs).values().cloned().collect();
+        for log in logs.iter().filter(|log| log.directory.path == directory.path) {
+            log.observer.failed();
         }
     }
 

@@ -13,7 +13,9 @@ mod harness;
 
 mod cuts;
 mod engine;
+mod faults;
 mod hooked;
 mod mixed;
+mod offline;
 mod slow;
 mod waking;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use milena_log::{Append, LogStore};
+use milena_log::Append;
 use milena_log_disk::{CommitMode, DiskLogStore, DiskOptions};
 use milena_protocol::messages::fetch_request::FetchRequest;
 use milena_protocol::records::validate;

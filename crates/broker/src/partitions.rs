@@ -118,6 +118,11 @@ impl Partition {
         self.log.check().map_err(|error| error.code())
     }
 
+    /// Whether its log directory is offline, so that nobody leads it.
+    pub(crate) fn is_offline(&self) -> bool {
+        self.check() == Err(ErrorCode::KafkaStorageError)
+    }
+
     /// Compares the leader epoch that a client believes in (-1: none) with this one (KIP-320).
     pub(crate) fn check_leader_epoch(&self, current_leader_epoch: i32) -> Result<(), ErrorCode> {
         match current_leader_epoch.cmp(&self.leader_epoch) {

@@ -14,9 +14,10 @@ use milena_protocol::messages::describe_topic_partitions_response::{
 };
 use milena_protocol::{ErrorCode, Str};
 
-use super::TOPIC_OPERATIONS;
+use super::{NO_LEADER, TOPIC_OPERATIONS};
 use crate::broker::Broker;
 use crate::context::RequestContext;
+use crate::partitions::Partition;
 use crate::topics::{self, Topic};
 
 pub(crate) async fn handle(
@@ -87,6 +88,28 @@ fn invalid(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsR
     }
 }
 
+fn describe(partition: &Partition, node_id: i32) -> DescribeTopicPartitionsResponsePartition {
+    let described = DescribeTopicPartitionsResponsePartition {
+        partition_index: partition.index(),
+        leader_id: node_id,
+        leader_epoch: partition.leader_epoch(),
+        replica_nodes: vec![node_id],
+        isr_nodes: vec![node_id],
+        eligible_leader_replicas: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
+        ..Default::default()
+    };
+    if !partition.is_offline() {
+        return described;
+    }
+    DescribeTopicPartitionsResponsePartition {
+        error_code: ErrorCode::LeaderNotAvailable.code(),
+        leader_id: NO_LEADER,
+        offline_replicas: vec![node_id],
+        ..described
+    }
+}
+
 struct Page {
     response: DescribeTopicPartitionsResponse,
     /// Partitions that still fit.
@@ -119,16 +142,7 @@ impl Page {
             .iter()
             .skip(start)
             .take(self.room)
-            .map(|partition| DescribeTopicPartitionsResponsePartition {
-                partition_index: partition.index(),
-                leader_id: node_id,
-                leader_epoch: partition.leader_epoch(),
-                replica_nodes: vec![node_id],
-                isr_nodes: vec![node_id],
-                eligible_leader_replicas: Some(Vec::new()),
-                last_known_elr: Some(Vec::new()),
-                ..Default::default()
-            })
+            .map(|partition| describe(partition, node_id))
             .collect();
         let end = start + partitions.len();
         self.room -= partitions.len();

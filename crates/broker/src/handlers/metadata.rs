@@ -20,7 +20,7 @@ use milena_protocol::messages::metadata_response::{
 };
 use milena_protocol::{ErrorCode, Str, Uuid};
 
-use super::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, create_topics};
+use super::{CLUSTER_OPERATIONS, NO_LEADER, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, create_topics};
 use crate::broker::Broker;
 use crate::context::RequestContext;
 use crate::topics::{self, Topic};
@@ -176,17 +176,25 @@ async fn by_name(broker: &Arc<Broker>, names: Vec<Str>, may_create: bool) -> Vec
 
 fn describe(broker: &Broker, topic: &Topic) -> MetadataResponseTopic {
     let node_id = broker.config.node_id;
-    let partitions = topic
-        .partitions
-        .iter()
-        .map(|partition| MetadataResponsePartition {
+    let partitions = topic.partitions.iter().map(|partition| {
+        let described = MetadataResponsePartition {
             partition_index: partition.index(),
             leader_id: node_id,
             leader_epoch: partition.leader_epoch(),
             replica_nodes: vec![node_id],
             isr_nodes: vec![node_id],
             ..Default::default()
-        });
+        };
+        if !partition.is_offline() {
+            return described;
+        }
+        MetadataResponsePartition {
+            error_code: ErrorCode::LeaderNotAvailable.code(),
+            leader_id: NO_LEADER,
+            offline_replicas: vec![node_id],
+            ..described
+        }
+    });
     MetadataResponseTopic {
         name: Some(topic.name.clone()),
         topic_id: topic.id,

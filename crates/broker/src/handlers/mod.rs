@@ -48,6 +48,9 @@ pub(crate) const GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 /// In an answer: the client did not ask for operations.
 pub(crate) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 
+/// In the place of a leader's id: the partition's log directory is offline.
+pub(crate) const NO_LEADER: i32 = -1;
+
 /// Partitions that one request may create, as in Kafka's controller.
 pub(crate) const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
 

@@ -3,12 +3,14 @@
 
 use milena_log_disk::CommitMode;
 use milena_protocol::ErrorCode;
-use milena_protocol::messages::DescribeLogDirsRequest;
+use milena_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use milena_protocol::messages::fetch_request::FetchRequest;
 use milena_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
+use milena_protocol::messages::metadata_request::MetadataRequestTopic;
 use milena_protocol::messages::produce_request::ProduceRequest;
+use milena_protocol::messages::{DescribeLogDirsRequest, DescribeTopicPartitionsRequest, MetadataRequest};
 use rustix::io::Errno;
 
 use crate::batches::produce_request;
@@ -226,5 +228,62 @@ async fn offsets_of_a_directory_that_failed_are_not_told() {
                 assert_eq!(answer.offset, i64::from(timestamp == -1), "timestamp {timestamp}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn partitions_of_a_directory_that_failed_have_no_leader() {
+    let disks = first_failed().await;
+    let mut client = disks.broker.connect().await;
+    let topic = MetadataRequestTopic {
+        name: Some(text("t")),
+        ..MetadataRequestTopic::default()
+    };
+    let request = MetadataRequest {
+        topics: Some(vec![topic]),
+        ..MetadataRequest::default()
+    };
+    // Version 5 brought the offline replicas.
+    for version in [1, 5, 12] {
+        let response = patiently(client.call(&request, version)).await;
+        let node = response.brokers[0].node_id;
+        let topic = &response.topics[0];
+        assert_eq!(error(topic.error_code), ErrorCode::None);
+        for answer in &topic.partitions {
+            let failed = answer.partition_index % 2 == 0;
+            let (code, leader) = if failed {
+                (ErrorCode::LeaderNotAvailable, -1)
+            } else {
+                (ErrorCode::None, node)
+            };
+            assert_eq!((error(answer.error_code), answer.leader_id), (code, leader));
+            assert_eq!(
+                (&answer.replica_nodes[..], &answer.isr_nodes[..]),
+                (&[node][..], &[node][..])
+            );
+            let offline: &[i32] = if failed && version >= 5 { &[node] } else { &[] };
+            assert_eq!(answer.offline_replicas, offline, "version {version}");
+        }
+    }
+    let topic = TopicRequest {
+        name: text("t"),
+        ..TopicRequest::default()
+    };
+    let request = DescribeTopicPartitionsRequest {
+        topics: vec![topic],
+        ..DescribeTopicPartitionsRequest::default()
+    };
+    let response = patiently(client.call(&request, 0)).await;
+    for answer in &response.topics[0].partitions {
+        let (code, has_leader) = if answer.partition_index % 2 == 0 {
+            (ErrorCode::LeaderNotAvailable, false)
+        } else {
+            (ErrorCode::None, true)
+        };
+        assert_eq!(
+            (error(answer.error_code), answer.leader_id >= 0),
+            (code, has_leader)
+        );
+        assert_eq!(answer.offline_replicas.is_empty(), has_leader);
     }
 }

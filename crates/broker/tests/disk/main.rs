@@ -14,6 +14,7 @@ mod harness;
 mod cuts;
 mod engine;
 mod faults;
+mod full;
 mod hooked;
 mod mixed;
 mod offline;

@@ -89,13 +89,13 @@ impl<const BYTES: usize> EntryFile<BYTES> {
         if held.is_empty() {
             return Ok(());
         }
-        // Entries that cannot be written are left out: the index is only sparser without them.
-        let held = std::mem::take(held);
         let written = self.entries.load(Ordering::Acquire);
         self.dirty.store(true, Ordering::Release);
+        // What cannot be written now is held on: the last entry of a segment's times says how old it is.
         self.file()?
             .write_at([held.as_flattened()], (written * BYTES) as u64)?;
         self.entries.store(written + held.len(), Ordering::Release);
+        *held = Vec::new();
         Ok(())
     }
 
@@ -153,7 +153,8 @@ impl<const BYTES: usize> EntryFile<BYTES> {
     fn sync(&self) -> io::Result<()> {
         self.flush()?;
         if self.dirty.swap(false, Ordering::AcqRel) && self.handle.path().exists() {
-            self.file()?.sync()?;
+            // What a sync loses does not come back when there is room again, as what a write refuses does.
+            self.file()?.sync().map_err(io::Error::other)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use milena_log::{LogError, Watermarks};
 
 use crate::directory::lock;
-use crate::log::{DiskLog, State, storage};
+use crate::log::{DiskLog, State, is_out_of_room, storage};
 use crate::segment::Segment;
 
 /// Behind the recovery point there is not much more than this for a start after a crash to read.
@@ -153,12 +153,15 @@ impl DiskLog {
             }
             state.durable_end
         };
+        let is_synced = synced.is_ok();
         let synced = synced.and_then(|()| segments.iter().try_for_each(|segment| segment.sync_indexes()));
         let mut state = lock(&self.state);
         if let Err(error) = synced {
             // The files of what was deleted meanwhile may be gone.
             let is_there = |segment: &Arc<Segment>| state.segments.iter().any(|it| Arc::ptr_eq(it, segment));
-            if state.closed.is_none() && segments.iter().all(is_there) {
+            // Index entries that find no room are kept for a later checkpoint.
+            let passes = is_synced && is_out_of_room(&error);
+            if !passes && state.closed.is_none() && segments.iter().all(is_there) {
                 self.directory.fail(&error);
             }
             return Err(error);

@@ -142,15 +142,25 @@ impl Directory {
         points: impl IntoIterator<Item = (String, i64)>,
     ) -> io::Result<()> {
         let mut known = lock(&self.recovery_points);
-        let mut moved = false;
+        let mut before = Vec::new();
         for (folder, offset) in points {
-            moved |= known.insert(folder, offset) != Some(offset);
+            let old = known.insert(folder.clone(), offset);
+            if old != Some(offset) {
+                before.push((folder, old));
+            }
         }
-        if moved {
-            checkpoint::write_offsets(&self.disk, &self.path, RECOVERY_POINTS, &known)
-        } else {
-            Ok(())
+        if before.is_empty() {
+            return Ok(());
         }
+        checkpoint::write_offsets(&self.disk, &self.path, RECOVERY_POINTS, &known).inspect_err(|_| {
+            // So that they count as moved the next time.
+            for (folder, old) in before {
+                match old {
+                    Some(old) => known.insert(folder, old),
+                    None => known.remove(&folder),
+                };
+            }
+        })
     }
 
     /// Where the part of the log starts that was not compacted yet, if it ever was.

@@ -339,7 +339,9 @@ impl Shared {
                     }
                 }
             }
-            directory.set_recovery_points(points)?;
+            if let Err(error) = directory.set_recovery_points(points) {
+                failed = Some(error);
+            }
         }
         failed.map_or(Ok(()), Err)
     }
@@ -377,33 +379,40 @@ impl Shared {
         let logs: Vec<Arc<DiskLog>> = lock(&self.logs).values().cloned().collect();
         let mut failed = None;
         for directory in &self.directories {
-            let own = || logs.iter().filter(|log| log.directory.path == directory.path);
-            let one_by_one = own().filter(|log| log.is_changed()).count() <= MOST_SYNCED_ONE_BY_ONE;
-            let mut points = Vec::new();
-            let mut clean = true;
-            for log in own() {
-                match log.close(one_by_one) {
-                    Ok(point) => points.push((log.folder.clone(), point)),
-                    Err(error) => {
-                        tracing::error!(log = %log.id, %error, "cannot close the log; the next start recovers it");
-                        clean = false;
-                        failed = Some(error);
-                    }
+            let own = logs.iter().filter(|log| log.directory.path == directory.path);
+            if let Err(error) = Self::close_directory(directory, &own.collect::<Vec<_>>()) {
+                tracing::error!(directory = %directory.path.display(), %error, "cannot close the log directory; the next start recovers it");
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn close_directory(directory: &Directory, own: &[&Arc<DiskLog>]) -> io::Result<()> {
+        let one_by_one = own.iter().filter(|log| log.is_changed()).count() <= MOST_SYNCED_ONE_BY_ONE;
+        let mut points = Vec::new();
+        let mut failed = None;
+        for log in own {
+            match log.close(one_by_one) {
+                Ok(point) => points.push((log.folder.clone(), point)),
+                Err(error) => {
+                    tracing::error!(log = %log.id, %error, "cannot close the log; the next start recovers it");
+                    failed = Some(error);
                 }
             }
-            if !one_by_one {
-                directory.sync_all()?;
-            }
-            directory.set_recovery_points(points)?;
-            // What this run did not open is as clean as the last run left it.
-            let open: HashSet<&str> = own().map(|log| log.folder.as_str()).collect();
-            let all_open = || -> io::Result<bool> {
-                let folders = directory.folders()?;
-                Ok(folders.iter().all(|folder| open.contains(folder.as_str())))
-            };
-            if clean && (directory.was_clean || all_open()?) {
-                directory.mark_clean()?;
-            }
+        }
+        if !one_by_one {
+            directory.sync_all()?;
+        }
+        directory.set_recovery_points(points)?;
+        // What this run did not open is as clean as the last run left it.
+        let open: HashSet<&str> = own.iter().map(|log| log.folder.as_str()).collect();
+        let all_open = || -> io::Result<bool> {
+            let folders = directory.folders()?;
+            Ok(folders.iter().all(|folder| open.contains(folder.as_str())))
+        };
+        if failed.is_none() && (directory.was_clean || all_open()?) {
+            directory.mark_clean()?;
         }
         failed.map_or(Ok(()), Err)
     }

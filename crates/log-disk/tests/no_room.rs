@@ -1,5 +1,5 @@
 //! A directory without room for a single byte more, not even of a checkpoint: nothing of that is a
-//! failure.
+//! failure, and other directories do not notice.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -92,4 +92,47 @@ fn checkpoints_that_find_no_room_are_written_later() {
     let store = store(&[dir.path()], &full);
     let log = open(&store, 0, &small());
     assert_eq!(contents(&log).len(), 40);
+}
+
+#[test]
+fn a_directory_without_room_keeps_no_other_from_its_maintenance() {
+    let (first, second) = (common::tempdir(), common::tempdir());
+    let full = Arc::new(Full::default());
+    let store = store(&[first.path(), second.path()], &full);
+    let logs = [open(&store, 0, &small()), open(&store, 1, &small())];
+    for log in &logs {
+        fill(&store, log);
+    }
+    let checkpoint = "recovery-point-offset-checkpoint";
+    full.begin(&first.path().join(checkpoint).with_extension("tmp"));
+    wait(store.maintain(NOW_MS + 1000));
+    let written = |dir: &Path| std::fs::read_to_string(dir.join(checkpoint)).unwrap_or_default();
+    assert!(written(second.path()).contains("conformance 1 60"));
+    assert_eq!(written(first.path()), "");
+    // What found no room is written when there is some, though nothing has moved since.
+    full.end();
+    wait(store.maintain(NOW_MS + 2000));
+    assert!(written(first.path()).contains("conformance 0 60"));
+}
+
+#[test]
+fn a_directory_without_room_keeps_no_other_from_being_closed() {
+    let (first, second) = (common::tempdir(), common::tempdir());
+    let full = Arc::new(Full::default());
+    let dirs = [first.path(), second.path()];
+    let closed = store(&dirs, &full);
+    let logs = [open(&closed, 0, &small()), open(&closed, 1, &small())];
+    for log in &logs {
+        fill(&closed, log);
+    }
+    full.begin(&first.path().join("recovery-point-offset-checkpoint.tmp"));
+    assert!(wait(closed.close()).is_err());
+    let is_clean = |dir: &Path| dir.join(".kafka_cleanshutdown").exists();
+    assert_eq!(dirs.map(is_clean), [false, true]);
+    full.end();
+    drop((closed, logs));
+    let store = store(&dirs, &full);
+    for partition in 0..2 {
+        assert_eq!(contents(&open(&store, partition, &small())).len(), 20);
+    }
 }

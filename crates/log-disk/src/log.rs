@@ -547,6 +547,14 @@ pub(crate) fn is_out_of_room(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
+/// Takes it that what found no room need not be done.
+pub(crate) fn unless_full(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if is_out_of_room(&error) => Ok(()),
+        other => other,
+    }
+}
+
 pub(crate) fn bound_of(watermarks: &Watermarks, bound: ReadBound) -> i64 {
     match bound {
         ReadBound::HighWatermark => watermarks.high_watermark,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use milena_log::{LogError, Watermarks};
 
 use crate::directory::lock;
-use crate::log::{DiskLog, State, is_out_of_room, storage};
+use crate::log::{DiskLog, State, is_out_of_room, storage, unless_full};
 use crate::segment::Segment;
 
 /// Behind the recovery point there is not much more than this for a start after a crash to read.
@@ -68,17 +68,25 @@ impl DiskLog {
         if count == 0 {
             return Ok(());
         }
-        if count == state.segments.len() {
-            self.roll(state, now_ms)?;
+        if count == state.segments.len()
+            && let Err(error) = self.roll(state, now_ms)
+        {
+            // Without room for another one the active segment stays.
+            count -= 1;
+            if count == 0 || !is_out_of_room(&error) {
+                return Err(error);
+            }
         }
         let start = state.segments[count].base_offset.max(state.log_start);
-        // A crash between the two leaves segments below the start, which the next run drops.
+        // A crash between the two leaves segments below the start, which the next run drops. Without room
+        // the log starts with its first segment all the same: what makes room must not need any.
         if start > self.directory.log_start(&self.folder) {
-            self.directory.set_log_start(&self.folder, start)?;
+            unless_full(self.directory.set_log_start(&self.folder, start))?;
         }
         state.log_start = start;
         state.epochs.truncate_front(start);
-        checkpoint::write_epochs(&self.path, &state.epochs)?;
+        // Each start cuts them there, too.
+        unless_full(checkpoint::write_epochs(&self.path, &state.epochs))?;
         let due_ms = now_ms.saturating_add(state.config.file_delete_delay_ms);
         for segment in state.segments.drain(..count) {
             self.directory.doom(due_ms, segment.retire()?);

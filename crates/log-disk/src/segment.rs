@@ -18,6 +18,7 @@ use crate::disk::{DiskFile, Folder};
 use crate::files;
 use crate::handle::Handle;
 use crate::index::{OffsetIndex, TimeEntry, TimeIndex};
+use crate::log::unless_full;
 
 const NO_TIMESTAMP: i64 = -1;
 
@@ -396,8 +397,9 @@ impl Segment {
         // A reader that still holds the segment reads on from the open files.
         if self.size() > 0 {
             self.file()?;
-            self.offsets.open()?;
-            self.times.open()?;
+            // An index that was not written yet may find no room now; then it has nothing to read.
+            unless_full(self.offsets.open())?;
+            unless_full(self.times.open())?;
         }
         retire(&self.folder, self.base_offset)
     }

@@ -1,5 +1,5 @@
 //! A directory without room for a single byte more, not even of a checkpoint: nothing of that is a
-//! failure, and other directories do not notice.
+//! failure, retention goes on, and other directories do not notice.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -92,6 +92,31 @@ fn checkpoints_that_find_no_room_are_written_later() {
     let store = store(&[dir.path()], &full);
     let log = open(&store, 0, &small());
     assert_eq!(contents(&log).len(), 40);
+}
+
+#[test]
+fn retention_frees_a_directory_without_room() {
+    let dir = common::tempdir();
+    let full = Arc::new(Full::default());
+    let config = LogConfig {
+        retention_ms: 10_000,
+        ..small()
+    };
+    let store_of_it = store(&[dir.path()], &full);
+    let log = open(&store_of_it, 0, &config);
+    fill(&store_of_it, &log);
+    let before = log.size_bytes();
+    full.begin(dir.path());
+    wait(store_of_it.maintain(NOW_MS + 20_000));
+    assert!(log.size_bytes() < before, "what is too old goes");
+    assert!(log.check().is_ok());
+    full.end();
+    let start = log.watermarks().log_start;
+    assert!(start > 0);
+    assert_eq!(wait(log.append(plain(&[0]))).unwrap().base_offset, 60);
+    drop((store_of_it, log));
+    let store = store(&[dir.path()], &full);
+    assert_eq!(open(&store, 0, &config).watermarks().log_start, start);
 }
 
 #[test]

@@ -177,23 +177,22 @@ impl Directory {
         checkpoint::write_offsets(&self.disk, &self.path, CLEANED_OFFSETS, &cleaned)
     }
 
+    /// Forgets all that was written down of a partition: a later one of its name must not be trusted by
+    /// what this one had synced.
     pub(crate) fn forget(&self, folder: &str) -> io::Result<()> {
-        // A later partition of this name must not be trusted by what this one had synced.
-        let mut points = lock(&self.recovery_points);
-        if points.remove(folder).is_some() {
-            checkpoint::write_offsets(&self.disk, &self.path, RECOVERY_POINTS, &points)?;
+        for (name, offsets) in [
+            (RECOVERY_POINTS, &self.recovery_points),
+            (CLEANED_OFFSETS, &self.cleaned),
+            (LOG_STARTS, &self.log_starts),
+        ] {
+            let mut offsets = lock(offsets);
+            if let Some(before) = offsets.remove(folder) {
+                checkpoint::write_offsets(&self.disk, &self.path, name, &offsets).inspect_err(|_| {
+                    offsets.insert(folder.to_owned(), before);
+                })?;
+            }
         }
-        drop(points);
-        let mut cleaned = lock(&self.cleaned);
-        if cleaned.remove(folder).is_some() {
-            checkpoint::write_offsets(&self.disk, &self.path, CLEANED_OFFSETS, &cleaned)?;
-        }
-        drop(cleaned);
-        let mut starts = lock(&self.log_starts);
-        match starts.remove(folder) {
-            Some(_) => checkpoint::write_offsets(&self.disk, &self.path, LOG_STARTS, &starts),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Removes the paths at `due_ms`, or at the next start.

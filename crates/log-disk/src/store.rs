@@ -16,7 +16,7 @@ use crate::commit::{CommitMode, CommitThread, Committer};
 use crate::directory::{Directory, lock};
 use crate::disk::{Disk, Watch};
 use crate::files;
-use crate::log::{DiskLog, storage};
+use crate::log::{DiskLog, storage, unless_full};
 
 /// More logs than this are made durable by one sync of the file system when they are closed: a sync
 /// of each of their files would take minutes.
@@ -211,6 +211,7 @@ impl Shared {
             }
         }
         if !path.is_dir() {
+            directory.forget(&id.to_string())?;
             directory.disk.create_folder(&path)?;
             files::write_partition_metadata(&directory.disk, &path, id.topic_id)?;
         }
@@ -233,8 +234,8 @@ impl Shared {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect::<String>();
-        // Before its name is free: a later partition of this name must not be taken for this one.
-        directory.forget(&folder)?;
+        // Before its name is free, if there is room; else before the name is taken again.
+        unless_full(directory.forget(&folder))?;
         let renamed = directory
             .path
             .join(files::renamed_folder(&id.topic, id.partition, &unique, suffix));

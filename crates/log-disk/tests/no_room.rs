@@ -1,5 +1,5 @@
 //! A directory without room for a single byte more, not even of a checkpoint: nothing of that is a
-//! failure, retention goes on, and other directories do not notice.
+//! failure, what frees room works, and other directories do not notice.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -117,6 +117,36 @@ fn retention_frees_a_directory_without_room() {
     drop((store_of_it, log));
     let store = store(&[dir.path()], &full);
     assert_eq!(open(&store, 0, &config).watermarks().log_start, start);
+}
+
+#[test]
+fn a_partition_is_deleted_from_a_directory_without_room() {
+    let dir = common::tempdir();
+    let full = Arc::new(Full::default());
+    let crashed = store(&[dir.path()], &full);
+    let log = open(&crashed, 0, &small());
+    fill(&crashed, &log);
+    wait(log.delete_records(30)).unwrap();
+    wait(crashed.maintain(NOW_MS + 1000));
+    full.begin(dir.path());
+    let id = conformance::partition("conformance", 0);
+    wait(crashed.delete(&id)).unwrap();
+    assert!(!common::folder(dir.path()).exists());
+    full.end();
+    // What was written down of the one that is gone says nothing of a later one of its name, neither
+    // after a crash nor where the forgetting itself finds no room.
+    drop((crashed, log));
+    let store = store(&[dir.path()], &full);
+    full.begin(dir.path());
+    let observer = Arc::new(Seen::default());
+    assert!(wait(store.open(id, small(), observer)).is_err());
+    full.end();
+    let log = open(&store, 0, &small());
+    assert_eq!((log.watermarks().log_start, log.watermarks().log_end), (0, 0));
+    for checkpoint in ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint"] {
+        let written = std::fs::read_to_string(dir.path().join(checkpoint)).unwrap();
+        assert!(!written.contains("conformance"), "{checkpoint}: {written}");
+    }
 }
 
 #[test]

@@ -67,3 +67,19 @@ async fn a_disk_that_is_full_when_a_segment_is_to_be_begun_recovers_too() {
     }
     assert_eq!(segments(&disks.dirs[0], "t-0").len(), 4);
 }
+
+#[tokio::test]
+async fn topics_are_deleted_from_a_full_disk_and_made_anew_when_there_is_room() {
+    let disks = TwoDisks::start(CommitMode::Thread).await;
+    let mut client = disks.broker.connect().await;
+    assert_eq!(append(&mut client, 0, 100).await, (ErrorCode::None, 0));
+    disks.fail_first(What::Writes, Errno::NOSPC);
+    disks.broker.delete_topic("t").await;
+    for partition in [0, 2] {
+        assert!(segments(&disks.dirs[0], &format!("t-{partition}")).is_empty());
+    }
+    disks.faults.end();
+    disks.broker.topic("t", 4).await;
+    assert_eq!(append(&mut client, 1, 100).await, (ErrorCode::None, 0));
+    assert_eq!(offsets(&mut client, 0).await, [0]);
+}

@@ -476,13 +476,26 @@ impl DiskLog {
             active.release_preallocated()?;
         }
         let preallocate = recovery::preallocation(&state.config);
-        let segment = Segment::create(&self.path, state.log_end, now_ms, preallocate)?;
+        let segment = Segment::create(&self.path, state.log_end, now_ms, preallocate)
+            .inspect_err(|_| self.discard_segment(state.log_end))?;
         if let Err(error) = snapshot::write(&self.path, state.log_end, &state.producers) {
             // Only costs time: recovery then starts from an earlier snapshot.
             tracing::warn!(log = %self.path.display(), %error, "cannot write a producer snapshot");
         }
         state.segments.push(Arc::new(segment));
         Ok(())
+    }
+
+    /// Removes what there is of a segment that could not be started. The log goes on in the one before,
+    /// and the next start must not take it that that one ends here.
+    fn discard_segment(&self, base_offset: i64) {
+        let removed = files::SEGMENT.iter().try_for_each(|extension| {
+            let file = files::segment_file(&self.path, base_offset, extension);
+            self.path.disk.remove(&file)
+        });
+        if let Err(error) = removed.and_then(|()| self.path.disk.sync_folder(&self.path)) {
+            self.directory.fail(&error);
+        }
     }
 
     /// Why a read failed: a log that was deleted meanwhile has no files any more.

@@ -19,8 +19,13 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT_MS: i32 = 30_000;
 /// As consumers have it (`fetch.max.wait.ms`).
 const FETCH_MAX_WAIT_MS: i32 = 500;
+/// A topic that was just created may have no leader yet: not known, none, or not this broker.
+const NOT_YET: [i16; 3] = [3, 5, 6];
+const PAUSE: Duration = Duration::from_millis(20);
 /// A record is in an answer that is longer than this.
 const EMPTY_ANSWER_BYTES: usize = 100;
+/// The throttle time is in front of the topics.
+const FETCH_START: usize = 4;
 const FETCH_MAX_BYTES: i32 = 1_048_576;
 /// No answer here is longer; a longer one is none that was asked for.
 const MOST_ANSWER_BYTES: usize = 2 * 1_048_576;
@@ -35,6 +40,7 @@ pub(super) fn make_round_trips(address: SocketAddr, topic: &str, from: u64, shap
     let mut producer = Connection::open(address)?;
     let mut consumer = Connection::open(address)?;
     let produce = produce_request(topic, &batch_of_one(usize::try_from(shape.size).unwrap_or(0)));
+    wait_for_leader(&mut consumer, topic, i64::try_from(from).unwrap_or(i64::MAX))?;
     let mut times_ms = Vec::new();
     for offset in from..from + shape.records {
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
@@ -57,6 +63,22 @@ pub(super) fn make_round_trips(address: SocketAddr, topic: &str, from: u64, shap
         .collect();
     values.insert("records_per_second", shape.records as f64 * 1000.0 / total_ms);
     Ok(values)
+}
+
+/// Asks for what is not there until the answer is that it is not there.
+fn wait_for_leader(consumer: &mut Connection, topic: &str, end: i64) -> Result<()> {
+    let begin = Instant::now();
+    let fetch = fetch_request(topic, end);
+    loop {
+        consumer.send(FETCH, &fetch)?;
+        let answer = consumer.receive()?;
+        match error_and_offset(&answer, FETCH_START, topic) {
+            Some((error, _)) if NOT_YET.contains(&error) && begin.elapsed() < TIMEOUT => {
+                std::thread::sleep(PAUSE);
+            }
+            _ => return Ok(()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -197,8 +219,7 @@ fn check_produced(answer: &[u8], topic: &str, offset: i64) -> Result<()> {
 
 /// Whether the record is there; it is not when the fetch has waited as long as it may.
 fn is_fetched(answer: &[u8], topic: &str, offset: i64) -> Result<bool> {
-    let throttle = 4;
-    match error_and_offset(answer, throttle, topic) {
+    match error_and_offset(answer, FETCH_START, topic) {
         Some((0, high_watermark)) if high_watermark <= offset + 1 => Ok(answer.len() > EMPTY_ANSWER_BYTES),
         other => Err(Error::new(format!("record {offset} was fetched as {other:?}"))),
     }

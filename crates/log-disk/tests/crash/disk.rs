@@ -1,91 +1,15 @@
 //! A model of a disk under the real files: what was written, what has reached the disk, and what a
 //! power cut at a given moment could leave of it.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use milena_log_disk::{Change, Watch};
 
+use super::file::{Node, Pending};
+use super::names::{Entry, NameChange, Names};
 use super::random::Random;
-
-/// What a disk writes at once, or not.
-const SECTOR: usize = 512;
-
-#[derive(Debug, Clone)]
-enum Pending {
-    Write { at: usize, bytes: Vec<u8> },
-    Length(usize),
-}
-
-impl Pending {
-    fn apply(&self, content: &mut Vec<u8>) {
-        match self {
-            Self::Write { at, bytes } => {
-                let end = at + bytes.len();
-                if content.len() < end {
-                    content.resize(end, 0);
-                }
-                content[*at..end].copy_from_slice(bytes);
-            }
-            Self::Length(length) => content.resize(*length, 0),
-        }
-    }
-}
-
-/// A file: its content on the disk, and the changes since its last sync.
-#[derive(Debug, Clone, Default)]
-struct Node {
-    durable: Vec<u8>,
-    pending: Vec<Pending>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Entry {
-    File(usize),
-    Folder,
-}
-
-#[derive(Debug, Clone)]
-enum NameChange {
-    Add(PathBuf, Entry),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
-type Names = BTreeMap<PathBuf, Entry>;
-
-impl NameChange {
-    fn folder(&self) -> Option<&Path> {
-        match self {
-            Self::Add(path, _) | Self::Rename(path, _) | Self::Remove(path) => path.parent(),
-        }
-    }
-
-    fn apply(&self, names: &mut Names) {
-        match self {
-            Self::Add(path, entry) => {
-                names.insert(path.clone(), *entry);
-            }
-            Self::Rename(from, to) => {
-                let below: Vec<PathBuf> = names.keys().filter(|it| it.starts_with(from)).cloned().collect();
-                for path in below {
-                    let rest = path.strip_prefix(from).unwrap();
-                    let new = if rest.as_os_str().is_empty() {
-                        to.clone()
-                    } else {
-                        to.join(rest)
-                    };
-                    if let Some(entry) = names.remove(&path) {
-                        names.insert(new, entry);
-                    }
-                }
-            }
-            Self::Remove(path) => names.retain(|it, _| !it.starts_with(path)),
-        }
-    }
-}
 
 /// Syncs that a broken disk, or a broken program, would leave out.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -94,6 +18,8 @@ pub(crate) enum Ignored {
     Nothing,
     SyncsOfLogs,
     SyncsOfFolders,
+    /// What compaction wrote is put in its place before it is on the disk.
+    SyncsOfCleaned,
 }
 
 /// What happens at the change at which something happens.
@@ -141,6 +67,11 @@ impl Disk {
 
     pub(crate) fn happened(&self) -> bool {
         self.0.lock().unwrap().happened
+    }
+
+    /// How many changes there were.
+    pub(crate) fn changes(&self) -> u64 {
+        self.0.lock().unwrap().changes
     }
 
     /// Writes to `into` what a power cut leaves.
@@ -217,8 +148,12 @@ impl State {
                 }
             }
             Change::Sync(path) => {
-                let is_log = path.extension().is_some_and(|extension| extension == "log");
-                if self.ignored == Ignored::SyncsOfLogs && is_log {
+                let ignored = match self.ignored {
+                    Ignored::SyncsOfLogs => "log",
+                    Ignored::SyncsOfCleaned => "cleaned",
+                    Ignored::Nothing | Ignored::SyncsOfFolders => "",
+                };
+                if path.extension().is_some_and(|extension| extension == ignored) {
                     return;
                 }
                 if let Some(node) = self.node(path) {
@@ -274,67 +209,6 @@ impl State {
                 }
             }
         }
-    }
-}
-
-impl Node {
-    fn sync(&mut self) {
-        for pending in self.pending.drain(..) {
-            pending.apply(&mut self.durable);
-        }
-    }
-
-    /// The content with some of the sectors that were written since the last sync, and a length that
-    /// it had since then, or one on the way there.
-    fn survive(&self, kept_in_hundred: usize, random: &mut Random) -> Vec<u8> {
-        let mut content = self.durable.clone();
-        let mut lengths = vec![content.len()];
-        let mut latest = content.clone();
-        for pending in &self.pending {
-            pending.apply(&mut latest);
-            lengths.push(latest.len());
-            match pending {
-                Pending::Length(length) if random.below(100) < kept_in_hundred => {
-                    content.resize(*length, 0);
-                }
-                Pending::Length(_) => {}
-                Pending::Write { at, bytes } => {
-                    let mut from = 0;
-                    while from < bytes.len() {
-                        let to = bytes.len().min(from + SECTOR - (at + from) % SECTOR);
-                        if random.below(100) < kept_in_hundred {
-                            let sector = Pending::Write {
-                                at: at + from,
-                                bytes: bytes[from..to].to_vec(),
-                            };
-                            sector.apply(&mut content);
-                        }
-                        from = to;
-                    }
-                }
-            }
-        }
-        let length = lengths[random.below(lengths.len())];
-        let (least, most) = (length.min(latest.len()), length.max(latest.len()));
-        let length = match random.below(3) {
-            0 => least,
-            1 => most,
-            _ => least + random.below(most - least + 1),
-        };
-        // Nothing that was synced is lost, unless it was cut off.
-        let cut = self
-            .pending
-            .iter()
-            .any(|pending| matches!(pending, Pending::Length(_)));
-        content.resize(
-            if cut {
-                length
-            } else {
-                length.max(self.durable.len())
-            },
-            0,
-        );
-        content
     }
 }
 

@@ -91,6 +91,10 @@ pub(crate) fn load(
         .first()
         .map_or(trust.log_start, |segment| segment.base_offset);
     let log_start = trust.log_start.max(first);
+    if broken {
+        // Else a power cut could bring it back, with other records at offsets that are given out from now on.
+        folder.disk.sync_folder(folder)?;
+    }
     if segments.is_empty() || log_end < log_start {
         // An offset that was once given out is not given out again.
         for segment in segments.drain(..) {

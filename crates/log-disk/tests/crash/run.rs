@@ -433,9 +433,16 @@ impl Run {
             let found = wait(log.offset_for_timestamp(batch.timestamp, ReadBound::HighWatermark));
             assert_eq!(found.unwrap().map(|found| found.offset), expected, "by time");
         }
-        // The last batch of the producer, sent again, is known.
         let last = model.batches.iter().rev().find(|batch| batch.sent.is_some());
-        if let Some(batch) = last.filter(|batch| batch.base >= watermarks.log_start) {
+        if last.is_some_and(|batch| batch.base < watermarks.log_start) {
+            // Where retention took it, what is known may be from a snapshot before it.
+            model.producer_id += 1;
+            model.next_sequence = 0;
+            model.batches.iter_mut().for_each(|batch| batch.sent = None);
+            return;
+        }
+        // The last batch of the producer, sent again, is known.
+        if let Some(batch) = last {
             let again = Append {
                 batch: validate(batch.sent.as_ref().unwrap()).unwrap(),
                 leader_epoch: 0,

@@ -4,6 +4,9 @@
 //! their high watermarks. What is appended meanwhile waits for the next round, so one sync covers
 //! all that came during the last, and no request ever waits for a disk on its own thread.
 //!
+//! What is little and waits in several logs goes to the journal of the directory, which takes one sync
+//! for all ([`crate::journal`]); the rest is synced in its own place.
+//!
 //! A round costs the processor the same however much it covers. So where appends come together, or
 //! faster than rounds end, a round lets more of them gather first; whoever writes one record at a
 //! time has the thread for himself and waits for nothing but the disk.
@@ -14,18 +17,21 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::directory::lock;
-use crate::log::{DiskLog, Pending};
+use crate::directory::{Directory, lock};
+use crate::journal::Journal;
+use crate::log::{DiskLog, Pending, Synced};
 
 /// The longest pause before a round, as a multiple of the last one.
 const PAUSE_PER_ROUND: u32 = 8;
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// Fewer logs are always synced file by file.
 const FEWEST_SYNCED_TOGETHER: u32 = 3;
+/// One log alone is as cheap to sync in its own place.
+const FEWEST_JOURNALED: usize = 2;
 /// After so many rounds of the one kind the other is tried again.
 const ROUNDS_PER_TRIAL: u32 = 512;
 /// A pause ends when nothing was appended for this long.
-const PAUSE_STEP: Duration = Duration::from_micros(500);
+const PAUSE_STEP: Duration = Duration::from_micros(1000);
 /// Where rounds covered more appends than this lately, more are to be expected.
 const FEW_APPENDS: u64 = 2;
 
@@ -77,17 +83,30 @@ impl Costs {
     }
 }
 
+type Round = Vec<(Arc<DiskLog>, Pending)>;
+
 /// The logs of one directory that have something to be synced. Each is in it once at most.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Committer {
     queue: Mutex<Queue>,
     told: Condvar,
     /// How many appends waited for a commit so far.
     appends: AtomicU64,
     costs: Mutex<Costs>,
+    journal: Mutex<Journal>,
 }
 
 impl Committer {
+    pub(crate) fn new(directory: &Directory, journal_bytes: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            told: Condvar::new(),
+            appends: AtomicU64::new(0),
+            costs: Mutex::default(),
+            journal: Mutex::new(Journal::new(&directory.path, &directory.disk, journal_bytes)),
+        }
+    }
+
     pub(crate) fn push(&self, log: Arc<DiskLog>) {
         let mut queue = lock(&self.queue);
         queue.waiting.push(log);
@@ -98,30 +117,62 @@ impl Committer {
         }
     }
 
-    /// Commits every log that waits: how many there were, and whether by one sync.
-    pub(crate) fn commit_waiting(&self) -> (u32, bool) {
+    /// Commits every log that waits.
+    pub(crate) fn commit_waiting(&self) {
         let waiting = std::mem::take(&mut lock(&self.queue).waiting);
-        let pending: Vec<(Arc<DiskLog>, Pending)> = waiting
+        let round: Round = waiting
             .into_iter()
             .filter_map(|log| log.begin_commit().map(|pending| (log, pending)))
             .collect();
-        let logs = u32::try_from(pending.len()).unwrap_or(u32::MAX);
-        match pending.first() {
-            Some((first, _)) if lock(&self.costs).prefer_all(logs) => {
-                let synced = first.directory.sync_all();
-                for (log, pending) in pending {
+        let rest = self.commit_to_journal(round);
+        let logs = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        let together = lock(&self.costs).prefer_all(logs);
+        let started = Instant::now();
+        match rest.first() {
+            Some((first, _)) if together => {
+                let synced = first.directory.sync_all().map(|()| Synced::InPlace);
+                for (log, pending) in rest {
                     log.end_commit(&pending, &synced);
                 }
-                (logs, true)
             }
             _ => {
-                for (log, pending) in pending {
-                    let synced = pending.sync();
+                for (log, pending) in rest {
+                    let synced = pending.sync().map(|()| Synced::InPlace);
                     log.end_commit(&pending, &synced);
                 }
-                (logs, false)
             }
         }
+        lock(&self.costs).note(logs, together, started.elapsed());
+    }
+
+    /// Commits what the journal is the cheaper way for, and gives what is left.
+    fn commit_to_journal(&self, round: Round) -> Round {
+        if round.len() < FEWEST_JOURNALED {
+            return round;
+        }
+        let mut parts = Vec::new();
+        let fits: Vec<bool> = round
+            .iter()
+            .map(|(log, pending)| pending.add_parts(log, &mut parts))
+            .collect();
+        if fits.iter().filter(|fits| **fits).count() < FEWEST_JOURNALED {
+            return round;
+        }
+        let synced = match lock(&self.journal).commit(&parts) {
+            Ok(false) => return round,
+            Ok(true) => Ok(Synced::InJournal),
+            Err(error) => Err(error),
+        };
+        drop(parts);
+        let mut rest = Round::new();
+        for ((log, pending), fits) in round.into_iter().zip(fits) {
+            if fits {
+                log.end_commit(&pending, &synced);
+            } else {
+                rest.push((log, pending));
+            }
+        }
+        rest
     }
 
     pub(crate) fn forget_waiting(&self) {
@@ -173,9 +224,8 @@ impl Committer {
             let appends = self.appends.load(Ordering::Relaxed);
             appends_per_round = (appends_per_round * 3 + (appends - covered) * 16) / 4;
             covered = appends;
-            let (logs, together) = self.commit_waiting();
+            self.commit_waiting();
             last_round = started.elapsed();
-            lock(&self.costs).note(logs, together, last_round);
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::checkpoint::{self, CLEANED_OFFSETS, LOG_STARTS, Offsets, RECOVERY_POINTS};
 use crate::disk::{Disk, Folder};
 use crate::files;
+use crate::journal;
 use crate::meta_properties::MetaProperties;
 
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
@@ -54,11 +55,17 @@ impl Directory {
             disk.sync_folder(&path)?;
         }
         remove_leftovers(&disk, &path)?;
+        let recovery_points = checkpoint::read_offsets(&path, RECOVERY_POINTS)?;
+        if !was_clean {
+            journal::replay(&path, &disk, |folder| {
+                recovery_points.get(folder).copied().unwrap_or(0)
+            })?;
+        }
         Ok(Self {
             meta_properties: Mutex::new(meta_properties),
             was_clean,
             log_starts: Mutex::new(checkpoint::read_offsets(&path, LOG_STARTS)?),
-            recovery_points: Mutex::new(checkpoint::read_offsets(&path, RECOVERY_POINTS)?),
+            recovery_points: Mutex::new(recovery_points),
             cleaned: Mutex::new(checkpoint::read_offsets(&path, CLEANED_OFFSETS)?),
             doomed: Mutex::new(Vec::new()),
             _lock: held,

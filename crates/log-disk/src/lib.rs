@@ -14,6 +14,7 @@ mod disk;
 mod files;
 mod handle;
 mod index;
+mod journal;
 mod log;
 mod meta_properties;
 mod recovery;

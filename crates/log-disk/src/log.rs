@@ -19,6 +19,7 @@ use crate::cleaner::Progress;
 use crate::commit::Committer;
 use crate::directory::{Directory, lock};
 use crate::disk::Folder;
+use crate::journal::Part;
 use crate::recovery::{self, Loaded, Trust};
 use crate::segment::Segment;
 use crate::{checkpoint, files, snapshot};
@@ -26,6 +27,9 @@ use crate::{checkpoint, files, snapshot};
 mod read;
 
 use read::{Position, Recent};
+
+/// A log of which more than this waits is synced in its own place.
+const MOST_JOURNALED_BYTES: u32 = 32 * 1024;
 
 pub(crate) struct DiskLog {
     pub(crate) id: PartitionId,
@@ -95,11 +99,46 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// Adds what has to be made durable, if so little of it is left to do that the journal is the way.
+    pub(crate) fn add_parts<'a>(&'a self, log: &'a DiskLog, parts: &mut Vec<Part<'a>>) -> bool {
+        let is_named = self.folder.is_none() && self.segments.iter().all(|(_, segment)| segment.is_named());
+        let bytes: u32 = self
+            .segments
+            .iter()
+            .map(|(size, segment)| size.saturating_sub(segment.durable()))
+            .sum();
+        if !is_named || bytes > MOST_JOURNALED_BYTES {
+            return false;
+        }
+        let ends = self.segments.iter().skip(1).map(|(_, next)| next.base_offset);
+        for ((to, segment), end) in self.segments.iter().zip(ends.chain([self.end])) {
+            let from = segment.durable();
+            if from < *to {
+                parts.push(Part {
+                    folder: &log.folder,
+                    topic_id: log.id.topic_id,
+                    segment,
+                    end,
+                    from,
+                    to: *to,
+                });
+            }
+        }
+        true
+    }
+
     /// Syncs each file. Waits for the disk, and holds no lock.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.segments.iter().try_for_each(|(_, segment)| segment.sync())?;
         self.folder.as_deref().map_or(Ok(()), files::sync_partition)
     }
+}
+
+/// Where what was committed has reached the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Synced {
+    InPlace,
+    InJournal,
 }
 
 pub(crate) fn storage(error: &io::Error) -> LogError {
@@ -401,7 +440,7 @@ impl DiskLog {
     }
 
     /// Moves the high watermark after the sync, or takes the directory offline.
-    pub(crate) fn end_commit(&self, pending: &Pending, synced: &io::Result<()>) {
+    pub(crate) fn end_commit(&self, pending: &Pending, synced: &io::Result<Synced>) {
         let mut state = lock(&self.state);
         if state.closed.is_some() {
             // The files of a deleted log may be gone.
@@ -415,10 +454,12 @@ impl DiskLog {
             self.observer.failed();
             return;
         }
-        for (size, segment) in &pending.segments {
-            segment.mark_synced_to(*size);
+        if matches!(synced, Ok(Synced::InPlace)) {
+            for (size, segment) in &pending.segments {
+                segment.mark_synced_to(*size);
+            }
+            state.named = true;
         }
-        state.named = true;
         state.durable_end = state.durable_end.max(pending.end);
         state.last_flush_ms = state.now_ms;
         state.move_high_watermark(pending.end, pending.position);

@@ -137,7 +137,7 @@ impl DiskLog {
     /// Moves the recovery point to the durable end, so that the next start need not look at what is
     /// below it. The syncs are done without the lock.
     pub(crate) fn checkpoint(&self, now_ms: i64) -> io::Result<i64> {
-        let segments = {
+        let (segments, durable_end) = {
             let mut state = lock(&self.state);
             state.last_checkpoint_ms = now_ms;
             state.unchecked_bytes = 0;
@@ -148,19 +148,22 @@ impl DiskLog {
                 active.finish_times()?;
             }
             self.write_snapshot(&mut state);
-            state.segments[state.segment_at(state.recovery_point)..].to_vec()
+            let from = state.segment_at(state.recovery_point);
+            (state.segments[from..].to_vec(), state.durable_end)
         };
         let Some((active, rolled)) = segments.split_last() else {
             return Ok(0);
         };
-        let synced = rolled.iter().try_for_each(|segment| segment.sync());
-        let durable_end = {
+        let mut synced = rolled.iter().try_for_each(|segment| segment.sync());
+        if active.is_journaled() {
+            synced = synced.and_then(|()| active.sync());
+        }
+        // What was journaled since is not in its own place yet.
+        let durable_end = durable_end.max(active.base_offset);
+        if synced.is_ok() {
             let mut state = lock(&self.state);
-            if synced.is_ok() {
-                state.durable_end = state.durable_end.max(active.base_offset);
-            }
-            state.durable_end
-        };
+            state.durable_end = state.durable_end.max(durable_end);
+        }
         let is_synced = synced.is_ok();
         let synced = synced.and_then(|()| segments.iter().try_for_each(|segment| segment.sync_indexes()));
         let mut state = lock(&self.state);

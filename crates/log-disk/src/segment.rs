@@ -38,6 +38,10 @@ pub(crate) struct Segment {
     pub(crate) created_ms: i64,
     /// Bytes that have reached the disk; the indexes may not.
     synced: AtomicU32,
+    /// Bytes that outlast a power cut because the journal has them.
+    journaled: AtomicU32,
+    /// Whether the journal speaks of it.
+    in_journal: AtomicBool,
     /// Whether the names of its files have.
     named: AtomicBool,
     folder: Arc<Folder>,
@@ -114,6 +118,8 @@ impl Segment {
             bytes_since_index: AtomicU32::new(0),
             created_ms,
             synced: AtomicU32::new(0),
+            journaled: AtomicU32::new(0),
+            in_journal: AtomicBool::new(false),
             named: AtomicBool::new(true),
             folder: Arc::clone(folder),
         })
@@ -225,6 +231,33 @@ impl Segment {
     pub(crate) fn mark_synced_to(&self, size: u32) {
         self.synced.fetch_max(size, Ordering::AcqRel);
         self.named.store(true, Ordering::Release);
+    }
+
+    /// Says that the journal has the first `size` bytes; whether it did not speak of the segment before.
+    pub(crate) fn note_journaled(&self, size: u32) -> bool {
+        self.journaled.fetch_max(size, Ordering::AcqRel);
+        !self.in_journal.swap(true, Ordering::AcqRel)
+    }
+
+    /// Says that the journal speaks of it no more.
+    pub(crate) fn leave_journal(&self) {
+        self.in_journal.store(false, Ordering::Release);
+    }
+
+    /// Bytes that outlast a power cut, if its name does.
+    pub(crate) fn durable(&self) -> u32 {
+        let synced = self.synced.load(Ordering::Acquire);
+        synced.max(self.journaled.load(Ordering::Acquire))
+    }
+
+    /// Whether some of it outlasts a power cut only because the journal has it.
+    pub(crate) fn is_journaled(&self) -> bool {
+        self.durable() > self.synced.load(Ordering::Acquire)
+    }
+
+    /// Whether its files' names outlast a power cut.
+    pub(crate) fn is_named(&self) -> bool {
+        self.named.load(Ordering::Acquire)
     }
 
     /// Bytes that readers may see.
@@ -364,6 +397,13 @@ impl Segment {
         }
         bytes.truncate(length);
         Ok(bytes)
+    }
+
+    /// Adds the bytes between two positions to `buffer`.
+    pub(crate) fn read_into(&self, buffer: &mut Vec<u8>, from: u32, to: u32) -> io::Result<()> {
+        let start = buffer.len();
+        buffer.resize(start + (to - from) as usize, 0);
+        self.file()?.read_exact_at(&mut buffer[start..], u64::from(from))
     }
 
     /// Makes the records durable that were there when it was called.

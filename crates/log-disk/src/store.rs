@@ -35,6 +35,8 @@ pub struct DiskOptions {
     /// `log.retention.check.interval.ms`; 0 looks at every [`LogStore::maintain`].
     pub retention_check_interval_ms: i64,
     pub commit: CommitMode,
+    /// Size of the file that takes small appends to many logs, in each directory.
+    pub journal_bytes: usize,
     /// `log.cleaner.*`
     pub cleaner: CleanerConfig,
     pub clean: CleanMode,
@@ -51,6 +53,7 @@ impl DiskOptions {
             checkpoint_interval_ms: 60_000,
             retention_check_interval_ms: 0,
             commit: CommitMode::Thread,
+            journal_bytes: 8 * 1024 * 1024,
             cleaner: CleanerConfig::default(),
             clean: CleanMode::Threads,
             watch: None,
@@ -102,7 +105,10 @@ impl DiskLogStore {
         if directories.is_empty() {
             return Err(LogError::Storage("log.dirs names no directory".into()));
         }
-        let committers: Vec<Arc<Committer>> = directories.iter().map(|_| Arc::default()).collect();
+        let committers: Vec<Arc<Committer>> = directories
+            .iter()
+            .map(|directory| Arc::new(Committer::new(directory, options.journal_bytes)))
+            .collect();
         let threads: io::Result<Vec<CommitThread>> = match options.commit {
             CommitMode::Manual => Ok(Vec::new()),
             CommitMode::Thread => committers

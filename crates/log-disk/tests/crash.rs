@@ -99,6 +99,13 @@ fn records_that_are_acknowledged_before_their_sync_are_found_out() {
 }
 
 #[test]
+fn a_journal_that_is_not_synced_is_found_out() {
+    assert!(is_found_out(|seed| {
+        Run::new(seed, Ignored::SyncsOfJournal).run();
+    }));
+}
+
+#[test]
 fn names_that_are_not_synced_are_found_out() {
     assert!(is_found_out(|seed| {
         Run::new(seed, Ignored::SyncsOfFolders).run();

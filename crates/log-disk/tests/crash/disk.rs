@@ -17,6 +17,7 @@ pub(crate) enum Ignored {
     #[default]
     Nothing,
     SyncsOfLogs,
+    SyncsOfJournal,
     SyncsOfFolders,
     /// What compaction wrote is put in its place before it is on the disk.
     SyncsOfCleaned,
@@ -149,11 +150,12 @@ impl State {
             }
             Change::Sync(path) => {
                 let ignored = match self.ignored {
-                    Ignored::SyncsOfLogs => "log",
-                    Ignored::SyncsOfCleaned => "cleaned",
-                    Ignored::Nothing | Ignored::SyncsOfFolders => "",
+                    Ignored::SyncsOfLogs => ".log",
+                    Ignored::SyncsOfJournal => ".milena-journal",
+                    Ignored::SyncsOfCleaned => ".cleaned",
+                    Ignored::Nothing | Ignored::SyncsOfFolders => "/",
                 };
-                if path.extension().is_some_and(|extension| extension == ignored) {
+                if path.to_string_lossy().ends_with(ignored) {
                     return;
                 }
                 if let Some(node) = self.node(path) {

@@ -18,7 +18,7 @@ use super::random::Random;
 
 const LIVES: usize = 4;
 const STEPS_PER_LIFE: usize = 25;
-const PARTITIONS: usize = 2;
+const PARTITIONS: usize = 3;
 const CHECKPOINT_MS: i64 = 10_000;
 
 /// One batch as it was appended.
@@ -177,6 +177,8 @@ impl Run {
             DiskOptions {
                 checkpoint_interval_ms: CHECKPOINT_MS,
                 commit: CommitMode::Manual,
+                // Some rounds fit, and it is full soon.
+                journal_bytes: 3_000,
                 clean: CleanMode::Manual,
                 watch: Some(Arc::new(disk.clone())),
                 ..DiskOptions::at(self.now_ms)

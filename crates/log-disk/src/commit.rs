@@ -4,8 +4,8 @@
 //! their high watermarks. What is appended meanwhile waits for the next round, so one sync covers
 //! all that came during the last, and no request ever waits for a disk on its own thread.
 //!
-//! What is little and waits in several logs goes to the journal of the directory, which takes one sync
-//! for all ([`crate::journal`]); the rest is synced in its own place.
+//! Where little waits, it goes to the journal of the directory, which takes one sync for all logs
+//! ([`crate::journal`]); the rest is synced in its own place.
 //!
 //! A round costs the processor the same however much it covers. So where appends come together, or
 //! faster than rounds end, a round lets more of them gather first; whoever writes one record at a
@@ -26,8 +26,6 @@ const PAUSE_PER_ROUND: u32 = 8;
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 /// Fewer logs are always synced file by file.
 const FEWEST_SYNCED_TOGETHER: u32 = 3;
-/// One log alone is as cheap to sync in its own place.
-const FEWEST_JOURNALED: usize = 2;
 /// After so many rounds of the one kind the other is tried again.
 const ROUNDS_PER_TRIAL: u32 = 512;
 /// A pause ends when nothing was appended for this long.
@@ -147,17 +145,11 @@ impl Committer {
 
     /// Commits what the journal is the cheaper way for, and gives what is left.
     fn commit_to_journal(&self, round: Round) -> Round {
-        if round.len() < FEWEST_JOURNALED {
-            return round;
-        }
         let mut parts = Vec::new();
         let fits: Vec<bool> = round
             .iter()
             .map(|(log, pending)| pending.add_parts(log, &mut parts))
             .collect();
-        if fits.iter().filter(|fits| **fits).count() < FEWEST_JOURNALED {
-            return round;
-        }
         let synced = match lock(&self.journal).commit(&parts) {
             Ok(false) => return round,
             Ok(true) => Ok(Synced::InJournal),

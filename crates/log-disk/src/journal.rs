@@ -1,6 +1,6 @@
-//! The journal of a log directory: one file that takes what was appended to many logs since the last
-//! round, so that one `fdatasync` makes all of it durable. Without it a round costs one for each log,
-//! and each of those waits for the log's inode too, because the file has grown.
+//! The journal of a log directory: one file that takes the little that was appended to any number of
+//! logs since the last round, so that one `fdatasync` makes all of it durable. Without it a round costs
+//! one for each log, and each of those waits for the log's inode too, because the file has grown.
 //!
 //! What is in the journal is in the segments as well, in the page cache. A power cut may take it from
 //! there; the next start then writes it to the same places again ([`replay`]). That is harmless however

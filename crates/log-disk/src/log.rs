@@ -515,6 +515,10 @@ impl DiskLog {
             active.finish_times()?;
             // Also where preallocate was true only when the segment was started.
             active.release_preallocated()?;
+            if state.recovery_point >= state.log_end {
+                // The next start trusts all of it then, and a recovery may have made its indexes anew.
+                active.sync_indexes()?;
+            }
         }
         let preallocate = recovery::preallocation(&state.config);
         let segment = Segment::create(&self.path, state.log_end, now_ms, preallocate)

@@ -404,11 +404,12 @@ fn epochs_of(segments: &[Arc<Segment>]) -> io::Result<LeaderEpochs> {
 fn load_producers(folder: &Folder, segments: &[Arc<Segment>], log_end: i64) -> io::Result<Producers> {
     let mut from = segments.first().map_or(0, |segment| segment.base_offset);
     let mut producers = Producers::default();
-    let mut found = false;
+    let (mut found, mut is_shorter) = (false, false);
     for offset in snapshot::list(folder)?.into_iter().rev() {
         let of_segment = segments.iter().any(|segment| segment.base_offset == offset);
         if offset > log_end || (found && !of_segment) {
             folder.disk.remove(&snapshot::path(folder, offset))?;
+            is_shorter |= offset > log_end;
         } else if !found {
             match snapshot::read(folder, offset) {
                 Ok(read) => (producers, from, found) = (read, offset, true),
@@ -418,6 +419,10 @@ fn load_producers(folder: &Folder, segments: &[Arc<Segment>], log_end: i64) -> i
                 }
             }
         }
+    }
+    if is_shorter {
+        // Else a power cut could bring it back, to a log that has other records below it by then.
+        folder.disk.sync_folder(folder)?;
     }
     let first = segments
         .partition_point(|segment| segment.base_offset <= from)

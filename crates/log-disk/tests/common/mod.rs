@@ -29,8 +29,13 @@ pub(crate) fn tempdir() -> tempfile::TempDir {
     }
 }
 
+/// A store without a journal, which would mend what tests do to segments.
 pub(crate) fn store(dir: &Path) -> DiskLogStore {
-    DiskLogStore::open(vec![dir.to_owned()], DiskOptions::at(NOW_MS)).unwrap()
+    let options = DiskOptions {
+        journal_bytes: 0,
+        ..DiskOptions::at(NOW_MS)
+    };
+    DiskLogStore::open(vec![dir.to_owned()], options).unwrap()
 }
 
 /// A store that commits when it is told to.

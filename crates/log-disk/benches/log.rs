@@ -64,6 +64,7 @@ fn append(log: &dyn PartitionLog, bytes: &Bytes) {
         batch: validate(bytes).unwrap(),
         leader_epoch: 0,
         now_ms: NOW_MS,
+        verification: None,
     };
     wait(log.append(append)).unwrap();
 }

@@ -34,6 +34,7 @@ fn batch(builder: BatchBuilder, round: i64, leader_epoch: i32) -> Result<Append,
         batch: validate(&builder.build()?)?,
         leader_epoch,
         now_ms: NOW_MS + round * 10,
+        verification: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Names of files and folders, and the few operations on them that must be done with care.
 //!
 //! The layout is Kafka's: `<log dir>/<topic>-<partition>/00000000000000000000.log` and beside it
-//! `.index`, `.timeindex` and `.snapshot`. What is to be deleted is renamed first (`.deleted` for
+//! `.index`, `.timeindex`, `.txnindex` and `.snapshot`. What is to be deleted is renamed first (`.deleted` for
 //! files, `-delete` for folders), so that it is gone at once and freed later.
 
 use std::fs::{self, File};
@@ -14,11 +14,17 @@ use milena_protocol::{Str, Uuid};
 use crate::disk::{Disk, Folder};
 
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";
-/// The files of a segment that compaction writes and has not finished: log, offset index, time index.
-pub(crate) const CLEANED: [&str; 3] = ["log.cleaned", "index.cleaned", "timeindex.cleaned"];
+/// The files of a segment: log, offset index, time index, and the aborted transactions, if there are any.
+pub(crate) const SEGMENT: [&str; 4] = ["log", "index", "timeindex", "txnindex"];
+/// The same of one that compaction writes and has not finished.
+pub(crate) const CLEANED: [&str; 4] = [
+    "log.cleaned",
+    "index.cleaned",
+    "timeindex.cleaned",
+    "txnindex.cleaned",
+];
 /// The same when they are whole and wait to take the place of other segments.
-pub(crate) const SWAP: [&str; 3] = ["log.swap", "index.swap", "timeindex.swap"];
-pub(crate) const SEGMENT: [&str; 3] = ["log", "index", "timeindex"];
+pub(crate) const SWAP: [&str; 4] = ["log.swap", "index.swap", "timeindex.swap", "txnindex.swap"];
 pub(crate) const DELETED_FOLDER_SUFFIX: &str = "-delete";
 pub(crate) const STRAY_FOLDER_SUFFIX: &str = "-stray";
 const PARTITION_METADATA: &str = "partition.metadata";

@@ -19,8 +19,8 @@ const MOST_HELD_ENTRIES: usize = 64;
 
 /// A file of entries of one size, ascending. Created when its first entries are written.
 #[derive(Debug)]
-struct EntryFile<const BYTES: usize> {
-    handle: Handle,
+pub(crate) struct EntryFile<const BYTES: usize> {
+    pub(crate) handle: Handle,
     /// Entries in the file.
     entries: AtomicUsize,
     /// The entries behind those of the file.
@@ -31,30 +31,37 @@ struct EntryFile<const BYTES: usize> {
 
 impl<const BYTES: usize> EntryFile<BYTES> {
     fn new(handle: Handle) -> io::Result<Self> {
-        let length = match handle.path().metadata() {
-            Ok(metadata) => usize::try_from(metadata.len()).map_err(io::Error::other)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
-        if !length.is_multiple_of(BYTES) {
+        let (file, torn) = Self::whole_entries(handle)?;
+        if torn {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "the index does not end with a whole entry",
             ));
         }
-        Ok(Self {
+        Ok(file)
+    }
+
+    /// Also says whether the file ends within an entry.
+    pub(crate) fn whole_entries(handle: Handle) -> io::Result<(Self, bool)> {
+        let length = match handle.path().metadata() {
+            Ok(metadata) => usize::try_from(metadata.len()).map_err(io::Error::other)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        let file = Self {
             handle,
             entries: AtomicUsize::new(length / BYTES),
             held: Mutex::new(Vec::new()),
             dirty: AtomicBool::new(false),
-        })
+        };
+        Ok((file, !length.is_multiple_of(BYTES)))
     }
 
-    fn file(&self) -> io::Result<Arc<DiskFile>> {
+    pub(crate) fn file(&self) -> io::Result<Arc<DiskFile>> {
         self.handle.open_or_create()
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         // Under the lock, as a flush moves entries from one to the other.
         let held = lock(&self.held);
         self.entries.load(Ordering::Acquire) + held.len()
@@ -75,7 +82,25 @@ impl<const BYTES: usize> EntryFile<BYTES> {
         Ok(entry)
     }
 
-    fn push(&self, entry: [u8; BYTES]) -> io::Result<()> {
+    /// Up to `most` entries from the one at `at` on; none only behind the last one.
+    pub(crate) fn range(&self, at: usize, most: usize) -> io::Result<Vec<[u8; BYTES]>> {
+        let count = {
+            let held = lock(&self.held);
+            let written = self.entries.load(Ordering::Acquire);
+            if let Some(from) = at.checked_sub(written) {
+                let there = held.get(from..).unwrap_or_default();
+                return Ok(there[..there.len().min(most)].to_vec());
+            }
+            (written - at).min(most)
+        };
+        let mut entries = vec![[0; BYTES]; count];
+        self.file()?
+            .file()
+            .read_exact_at(entries.as_flattened_mut(), (at * BYTES) as u64)?;
+        Ok(entries)
+    }
+
+    pub(crate) fn push(&self, entry: [u8; BYTES]) -> io::Result<()> {
         let mut held = lock(&self.held);
         held.push(entry);
         if held.len() >= MOST_HELD_ENTRIES {
@@ -100,17 +125,17 @@ impl<const BYTES: usize> EntryFile<BYTES> {
     }
 
     /// Writes what is held back.
-    fn flush(&self) -> io::Result<()> {
+    pub(crate) fn flush(&self) -> io::Result<()> {
         self.write(&mut lock(&self.held))
     }
 
     /// Says that nobody knows whether the file has reached the disk.
-    fn mark_unsynced(&self) {
+    pub(crate) fn mark_unsynced(&self) {
         self.dirty.store(true, Ordering::Release);
     }
 
     /// Cuts the file behind the last entry that is good.
-    fn truncate_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
+    pub(crate) fn truncate_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
         let entries = self.entries.load(Ordering::Acquire);
         let mut count = entries;
         while count > 0 && !is_good(&self.get(count - 1)?)? {
@@ -126,22 +151,25 @@ impl<const BYTES: usize> EntryFile<BYTES> {
 
     /// The last entry for which `before` holds; it holds for a prefix.
     fn floor(&self, before: impl Fn(&[u8; BYTES]) -> bool) -> io::Result<Option<[u8; BYTES]>> {
+        let behind = self.partition_point(before)?;
+        behind.checked_sub(1).map(|at| self.get(at)).transpose()
+    }
+
+    /// How many entries there are for which `before` holds; it holds for a prefix.
+    pub(crate) fn partition_point(&self, before: impl Fn(&[u8; BYTES]) -> bool) -> io::Result<usize> {
         let (mut low, mut high) = (0, self.len());
-        let mut found = None;
         while low < high {
             let middle = low.midpoint(high);
-            let entry = self.get(middle)?;
-            if before(&entry) {
-                found = Some(entry);
+            if before(&self.get(middle)?) {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        Ok(found)
+        Ok(low)
     }
 
-    fn clear(&self) -> io::Result<()> {
+    pub(crate) fn clear(&self) -> io::Result<()> {
         lock(&self.held).clear();
         if self.entries.load(Ordering::Acquire) > 0 || self.handle.path().exists() {
             self.file()?.set_len(0)?;
@@ -150,7 +178,7 @@ impl<const BYTES: usize> EntryFile<BYTES> {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.flush()?;
         if self.dirty.swap(false, Ordering::AcqRel) && self.handle.path().exists() {
             // What a sync loses does not come back when there is room again, as what a write refuses does.
@@ -227,6 +255,17 @@ impl OffsetIndex {
             .entries
             .floor(|entry| i64::from(i32::from_be_bytes(number(entry))) <= relative)?;
         Ok(floor.map_or(0, |entry| u32::from_be_bytes(number(&entry[4..]))))
+    }
+
+    /// An offset that no batch reaches which starts before `position`, if the index tells one.
+    pub(crate) fn offset_behind(&self, position: u32) -> io::Result<Option<i64>> {
+        let at = self
+            .entries
+            .partition_point(|entry| u32::from_be_bytes(number(&entry[4..])) < position)?;
+        let entry = self.entries.range(at, 1)?;
+        Ok(entry
+            .first()
+            .map(|entry| self.base_offset + i64::from(i32::from_be_bytes(number(entry)))))
     }
 
     /// Cuts the index behind the last entry for whose offset and position `is_good` holds.

@@ -6,6 +6,7 @@
 //! torn tail is cut at the last whole batch; an offset is never given out twice; a failed write or
 //! sync takes the directory offline; what is deleted is gone at once and freed later.
 
+mod aborted;
 mod checkpoint;
 mod cleaner;
 mod commit;
@@ -23,6 +24,7 @@ mod search;
 mod segment;
 mod snapshot;
 mod store;
+mod txn_index;
 
 pub use cleaner::CleanMode;
 pub use commit::CommitMode;

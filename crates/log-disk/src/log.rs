@@ -10,9 +10,9 @@ use std::io;
 use std::sync::{Arc, Mutex, Weak};
 
 use milena_log::{
-    ActiveProducer, Append, Appended, BoxFuture, Durability, EpochEndOffset, LeaderEpochs, LogConfig,
-    LogError, PartitionId, PartitionLog, Prepared, Producers, Read, ReadBound, ReadResult, SequenceCheck,
-    TimestampedOffset, WatermarkObserver, Watermarks, prepare,
+    ActiveProducer, Append, Appended, BoxFuture, Durability, EndTransaction, EpochEndOffset, LeaderEpochs,
+    LogConfig, LogError, PartitionId, PartitionLog, Producers, Read, ReadBound, ReadResult,
+    StartVerification, TimestampedOffset, VerificationGuard, WatermarkObserver, Watermarks,
 };
 
 use crate::cleaner::Progress;
@@ -22,8 +22,9 @@ use crate::disk::Folder;
 use crate::journal::Part;
 use crate::recovery::{self, Loaded, Trust};
 use crate::segment::Segment;
-use crate::{checkpoint, files, snapshot};
+use crate::{files, snapshot};
 
+mod append;
 mod read;
 
 use read::{Position, Recent};
@@ -153,7 +154,12 @@ impl State {
     pub(crate) fn watermarks(&self) -> Watermarks {
         Watermarks {
             log_start: self.log_start,
-            last_stable: self.high_watermark,
+            last_stable: self
+                .producers
+                .first_unstable()
+                .map_or(self.high_watermark, |first| {
+                    first.max(self.log_start).min(self.high_watermark)
+                }),
             high_watermark: self.high_watermark,
             log_end: self.log_end,
         }
@@ -188,6 +194,7 @@ impl State {
         if offset > self.high_watermark {
             self.high_watermark = offset;
             self.high_position = position;
+            self.producers.reached(offset);
         }
     }
 
@@ -326,77 +333,6 @@ impl DiskLog {
         }))
     }
 
-    /// Also gives the watermarks, if readers see more now.
-    fn append_now(&self, append: &Append) -> Result<(Appended, Option<Watermarks>), LogError> {
-        self.online()?;
-        let config = Arc::clone(&lock(&self.state).config);
-        let mut prepared = prepare(&config, append)?;
-        let mut state = lock(&self.state);
-        state.open()?;
-        state.now_ms = state.now_ms.max(append.now_ms);
-        if let SequenceCheck::Duplicate(twin) = state.producers.check(&prepared.header)? {
-            let appended = Appended {
-                base_offset: twin.base_offset(),
-                last_offset: twin.last_offset,
-                log_append_time_ms: if prepared.log_append_time_ms < 0 {
-                    -1
-                } else {
-                    twin.timestamp_ms
-                },
-                log_start_offset: state.log_start,
-                duplicate: true,
-            };
-            return Ok((appended, None));
-        }
-        prepared.place(state.log_end, append.leader_epoch);
-        if self
-            .must_roll(&state, &prepared, append.now_ms)
-            .map_err(|error| storage(&error))?
-        {
-            self.roll(&mut state, append.now_ms)
-                .map_err(|error| self.write_failed(&error))?;
-        }
-        state.changed = true;
-        let at = state.end_position();
-        state
-            .active()?
-            .append(&prepared, config.index_interval_bytes)
-            .map_err(|error| self.write_failed(&error))?;
-        let header = prepared.header;
-        state.note_recent(&header, at);
-        state.producers.appended(&header);
-        state.log_end = header.next_offset();
-        if state.epochs.assign(append.leader_epoch, header.base_offset)
-            && let Err(error) = checkpoint::write_epochs(&self.path, &state.epochs)
-        {
-            // Each batch carries its epoch too, from which recovery makes the checkpoint anew.
-            tracing::warn!(log = %self.path.display(), %error, "cannot write the leader epochs");
-        }
-        let before = state.high_watermark;
-        state.run_ahead();
-        let advanced = (state.high_watermark > before).then(|| state.watermarks());
-        state.unchecked_bytes += prepared.size_bytes() as u64;
-        let waits = !state.may_run_ahead();
-        let is_new = waits && state.note_queued();
-        let log_start_offset = state.log_start;
-        // The committer is told when it can have the log at once.
-        drop(state);
-        if is_new {
-            self.queue();
-        }
-        if waits {
-            self.committer.note_append();
-        }
-        let appended = Appended {
-            base_offset: header.base_offset,
-            last_offset: header.last_offset(),
-            log_append_time_ms: prepared.log_append_time_ms,
-            log_start_offset,
-            duplicate: false,
-        };
-        Ok((appended, advanced))
-    }
-
     /// Has the log committed soon, after [`State::note_queued`] said that it is not in the queue yet.
     pub(crate) fn queue(&self) {
         if let Some(log) = self.this.upgrade() {
@@ -467,46 +403,6 @@ impl DiskLog {
         let watermarks = state.watermarks();
         drop(state);
         self.observer.advanced(watermarks);
-    }
-
-    fn must_roll(&self, state: &State, batch: &Prepared, now_ms: i64) -> io::Result<bool> {
-        let Some(active) = state.segments.last() else {
-            return Ok(true);
-        };
-        let config = &state.config;
-        let size = i64::from(active.size());
-        if size == 0 {
-            return Ok(false);
-        }
-        let full = size.saturating_add(batch.size_bytes() as i64) > i64::from(config.segment_bytes);
-        let far = batch.header.last_offset() - active.base_offset > i64::from(i32::MAX);
-        let index_bytes = usize::try_from(config.segment_index_bytes).unwrap_or(0);
-        let indexed =
-            active.offsets.size_bytes() + 8 > index_bytes || active.times.size_bytes() + 12 > index_bytes;
-        if full || far || indexed {
-            return Ok(true);
-        }
-        let age = match active.first_timestamp_ms()? {
-            Some(first) if batch.max_timestamp_ms >= 0 => batch.max_timestamp_ms.saturating_sub(first),
-            // A record without a time does not roll a segment that goes by its records' times.
-            Some(_) => -1,
-            None => now_ms.saturating_sub(active.created_ms),
-        };
-        Ok(age
-            > config
-                .max_segment_ms()
-                .saturating_sub(self.jitter_ms(config, active.base_offset)))
-    }
-
-    /// A time below `segment.jitter.ms` that differs between partitions and segments, so that not
-    /// all of them roll at once.
-    fn jitter_ms(&self, config: &LogConfig, base_offset: i64) -> i64 {
-        let most = config.segment_jitter_ms.min(config.max_segment_ms());
-        if most <= 0 {
-            return 0;
-        }
-        let seed = crc32c::crc32c_append(crc32c::crc32c(self.folder.as_bytes()), &base_offset.to_be_bytes());
-        i64::from(seed) % most
     }
 
     /// Starts a new segment at the log's end.
@@ -627,6 +523,21 @@ impl PartitionLog for DiskLog {
             self.observer.advanced(*watermarks);
         }
         ready(appended.map(|(appended, _)| appended))
+    }
+
+    fn start_verification(&self, start: StartVerification) -> Result<Option<VerificationGuard>, LogError> {
+        self.online()?;
+        let mut state = lock(&self.state);
+        state.open()?;
+        state.producers.start_verification(&start)
+    }
+
+    fn end_transaction(&self, end: EndTransaction) -> BoxFuture<'static, Result<Appended, LogError>> {
+        let ended = self.end_transaction_now(&end);
+        if let Ok((_, Some(watermarks))) = &ended {
+            self.observer.advanced(*watermarks);
+        }
+        ready(ended.map(|(appended, _)| appended))
     }
 
     fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>> {

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use milena_log::{LeaderEpochs, LogConfig, Producers};
-use milena_protocol::records::{BatchHeader, HEADER_BYTES};
+use milena_protocol::records::{BatchHeader, EndTransactionMarker, HEADER_BYTES};
 
+use crate::aborted::Scanned;
 use crate::disk::Folder;
 use crate::index::{OffsetIndex, TimeIndex};
 use crate::segment::{self, Segment};
-use crate::{checkpoint, cleaner, files, snapshot};
+use crate::{aborted, checkpoint, cleaner, files, snapshot};
 
 const READ_AHEAD_BYTES: usize = 256 * 1024;
 
@@ -53,6 +54,8 @@ pub(crate) fn load(
     let mut scanned = Vec::new();
     let mut log_end = trust.log_start;
     let mut broken = false;
+    // Segments whose aborted transactions are made anew, and from which offset on.
+    let mut unknown: Vec<(Arc<Segment>, i64)> = Vec::new();
     for (at, &base) in bases.iter().enumerate() {
         if broken {
             // Offsets behind a cut would leave a hole that nobody was told of.
@@ -69,8 +72,11 @@ pub(crate) fn load(
         } else {
             None
         };
-        let (segment, end) = match opened {
-            Some(found) => found,
+        let (segment, end, aborted_from) = match opened {
+            Some((segment, end)) => {
+                let from = aborted::check(&segment, end, None)?;
+                (segment, end, from)
+            }
             None => {
                 let recovered = recover(folder, base, from, config)?;
                 if trusted {
@@ -81,11 +87,18 @@ pub(crate) fn load(
                 let has_hole = !trusted && next.is_some_and(|next| recovered.end < next);
                 broken = recovered.cut && next.is_some() || has_hole;
                 scanned.extend(recovered.epochs);
-                (recovered.segment, recovered.end)
+                let last_marker = recovered.last_marker;
+                let scanned = Some(Scanned { from, last_marker });
+                let from = aborted::check(&recovered.segment, recovered.end, scanned)?;
+                (recovered.segment, recovered.end, from)
             }
         };
         log_end = end;
-        segments.push(Arc::new(segment));
+        let segment = Arc::new(segment);
+        if let Some(from) = aborted_from {
+            unknown.push((Arc::clone(&segment), from));
+        }
+        segments.push(segment);
     }
     let first = segments
         .first()
@@ -100,6 +113,7 @@ pub(crate) fn load(
         for segment in segments.drain(..) {
             segment.retire()?;
         }
+        unknown.clear();
         log_end = log_start;
         segments.push(Arc::new(Segment::create(
             folder,
@@ -117,7 +131,10 @@ pub(crate) fn load(
     }
     epochs.truncate_back(log_end);
     epochs.truncate_front(log_start);
-    let producers = load_producers(folder, &segments, log_end)?;
+    let mut producers = load_producers(folder, &segments, log_end)?;
+    // Readers see all of it.
+    producers.reached(log_end);
+    aborted::rebuild(folder, &segments, &unknown)?;
     Ok(Loaded {
         segments,
         log_start,
@@ -152,8 +169,9 @@ fn tidy(folder: &Folder) -> io::Result<Vec<i64>> {
             folder.disk.remove(&path)?;
         } else if let Some(base) = files::offset_of(&path, "log") {
             bases.insert(base);
-        } else if let Some(base) =
-            files::offset_of(&path, "index").or_else(|| files::offset_of(&path, "timeindex"))
+        } else if let Some(base) = ["index", "timeindex", "txnindex"]
+            .iter()
+            .find_map(|extension| files::offset_of(&path, extension))
         {
             indexes.push((base, path));
         }
@@ -237,6 +255,8 @@ struct Recovered {
     end: i64,
     epochs: Vec<(i32, i64)>,
     cut: bool,
+    /// Offset of the last control batch that was read, or -1.
+    last_marker: i64,
 }
 
 /// Reads a segment from the recovery point on, cuts it behind the last good batch and makes that part
@@ -258,6 +278,7 @@ fn recover(
     reader.seek(SeekFrom::Start(u64::from(position)))?;
     let mut epochs: Vec<(i32, i64)> = Vec::new();
     let mut payload = Vec::new();
+    let mut last_marker = -1;
     let why = loop {
         let header = match next_batch(&mut reader, length - position, end, &mut payload)? {
             Ok(header) => header,
@@ -269,6 +290,9 @@ fn recover(
             .is_none_or(|(epoch, _)| *epoch != header.partition_leader_epoch)
         {
             epochs.push((header.partition_leader_epoch, header.base_offset));
+        }
+        if header.is_control() {
+            last_marker = header.last_offset();
         }
         end = header.next_offset();
         position += u32::try_from(header.size_bytes()).map_err(io::Error::other)?;
@@ -297,6 +321,7 @@ fn recover(
         end,
         epochs,
         cut,
+        last_marker,
     })
 }
 
@@ -379,12 +404,17 @@ fn next_batch(
     Ok(Ok(header))
 }
 
-fn for_each_header(segment: &Segment, from: i64, mut each: impl FnMut(&BatchHeader)) -> io::Result<()> {
+/// Also gives what is in control batches ([`Segment::marker_at`]).
+pub(crate) fn for_each_header(
+    segment: &Segment,
+    from: i64,
+    mut each: impl FnMut(&BatchHeader, Option<EndTransactionMarker>) -> io::Result<()>,
+) -> io::Result<()> {
     let Some((mut position, _)) = segment.find(from)? else {
         return Ok(());
     };
     while let Some(header) = segment.header_at(position)? {
-        each(&header);
+        each(&header, segment.marker_at(position, &header)?)?;
         position = position.saturating_add(u32::try_from(header.size_bytes()).unwrap_or(u32::MAX));
     }
     Ok(())
@@ -393,8 +423,9 @@ fn for_each_header(segment: &Segment, from: i64, mut each: impl FnMut(&BatchHead
 fn epochs_of(segments: &[Arc<Segment>]) -> io::Result<LeaderEpochs> {
     let mut epochs = LeaderEpochs::default();
     for segment in segments {
-        for_each_header(segment, segment.base_offset, |header| {
+        for_each_header(segment, segment.base_offset, |header, _| {
             epochs.assign(header.partition_leader_epoch, header.base_offset);
+            Ok(())
         })?;
     }
     Ok(epochs)
@@ -428,8 +459,9 @@ fn load_producers(folder: &Folder, segments: &[Arc<Segment>], log_end: i64) -> i
         .partition_point(|segment| segment.base_offset <= from)
         .saturating_sub(1);
     for segment in &segments[first..] {
-        for_each_header(segment, from.max(segment.base_offset), |header| {
-            producers.appended(header)
+        for_each_header(segment, from.max(segment.base_offset), |header, marker| {
+            producers.appended(header, marker);
+            Ok(())
         })?;
     }
     Ok(producers)

@@ -1,4 +1,4 @@
-//! One segment: a file of batches and its two indexes.
+//! One segment: a file of batches, its two indexes, and the index of its aborted transactions.
 //!
 //! Bytes are only ever added at the end, by the one who holds the log's lock; [`Segment::size`] is
 //! what readers, who hold no lock, may see. The file is opened when it is first needed.
@@ -11,14 +11,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
+use bytes::Bytes;
 use milena_log::Prepared;
-use milena_protocol::records::{BatchHeader, HEADER_BYTES};
+use milena_protocol::records::{Batch, BatchHeader, EndTransactionMarker, HEADER_BYTES};
 
 use crate::disk::{DiskFile, Folder};
 use crate::files;
 use crate::handle::Handle;
 use crate::index::{OffsetIndex, TimeEntry, TimeIndex};
 use crate::log::unless_full;
+use crate::txn_index::TransactionIndex;
 
 const NO_TIMESTAMP: i64 = -1;
 
@@ -29,6 +31,7 @@ pub(crate) struct Segment {
     size: AtomicU32,
     pub(crate) offsets: OffsetIndex,
     pub(crate) times: TimeIndex,
+    pub(crate) aborted: TransactionIndex,
     /// Largest timestamp so far, and the last offset of the batch that has it.
     max_timestamp_ms: AtomicI64,
     max_timestamp_offset: AtomicI64,
@@ -71,6 +74,7 @@ impl Segment {
         let segment = Self::open(folder, base_offset, 0, now_ms)?;
         segment.offsets.clear()?;
         segment.times.clear()?;
+        segment.aborted.clear()?;
         segment.named.store(false, Ordering::Release);
         Ok(segment)
     }
@@ -112,6 +116,7 @@ impl Segment {
             size: AtomicU32::new(size),
             offsets,
             times,
+            aborted: TransactionIndex::load(folder, base_offset)?,
             max_timestamp_ms: AtomicI64::new(last.map_or(NO_TIMESTAMP, |entry| entry.timestamp_ms)),
             max_timestamp_offset: AtomicI64::new(last.map_or(base_offset, |entry| entry.offset)),
             first_timestamp_ms: AtomicI64::new(NO_TIMESTAMP),
@@ -131,8 +136,8 @@ impl Segment {
         base_offset: i64,
         created_ms: i64,
     ) -> io::Result<Self> {
-        let [log, index, times] = files::CLEANED;
-        for extension in [log, index, times] {
+        let [log, index, times, aborted] = files::CLEANED;
+        for extension in files::CLEANED {
             folder
                 .disk
                 .remove(&files::segment_file(folder, base_offset, extension))?;
@@ -141,6 +146,7 @@ impl Segment {
         let times = TimeIndex::load_named(folder, base_offset, times)?;
         let mut segment = Self::with_indexes(folder, base_offset, 0, created_ms, offsets, times)?;
         segment.log = Handle::new(folder, base_offset, log);
+        segment.aborted = TransactionIndex::load_named(folder, base_offset, aborted)?;
         segment.log.open_or_create()?;
         segment.offsets.open()?;
         segment.times.open()?;
@@ -185,12 +191,14 @@ impl Segment {
         self.log.close_if_idle();
         self.offsets.close_if_idle();
         self.times.close_if_idle();
+        self.aborted.close_if_idle();
     }
 
     pub(crate) fn close(&self) {
         self.log.close();
         self.offsets.close();
         self.times.close();
+        self.aborted.close();
     }
 
     /// Gives back what was reserved behind the end.
@@ -369,6 +377,25 @@ impl Segment {
         })
     }
 
+    /// What is in the control batch at `position`, if it ends a transaction.
+    pub(crate) fn marker_at(
+        &self,
+        position: u32,
+        header: &BatchHeader,
+    ) -> io::Result<Option<EndTransactionMarker>> {
+        if !header.is_control() {
+            return Ok(None);
+        }
+        let bytes = Bytes::from(self.read(position, header.size_bytes())?);
+        let marker = Batch::parse(&bytes).and_then(|batch| EndTransactionMarker::of(&batch));
+        marker.map_err(|error| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} at {position}: {error}", self.path().display()),
+            )
+        })
+    }
+
     /// Position and header of the first batch whose last record is at or after `offset`.
     pub(crate) fn find(&self, offset: i64) -> io::Result<Option<(u32, BatchHeader)>> {
         let mut position = self.offsets.position(offset)?;
@@ -423,13 +450,15 @@ impl Segment {
     /// Makes the indexes durable. The next start then trusts them.
     pub(crate) fn sync_indexes(&self) -> io::Result<()> {
         self.offsets.sync()?;
-        self.times.sync()
+        self.times.sync()?;
+        self.aborted.sync()
     }
 
     /// Writes what the indexes hold back.
     pub(crate) fn flush_indexes(&self) -> io::Result<()> {
         self.offsets.flush()?;
-        self.times.flush()
+        self.times.flush()?;
+        self.aborted.flush()
     }
 
     /// Renames the segment's files to `.deleted`, and gives the new names.
@@ -440,6 +469,9 @@ impl Segment {
             // An index that was not written yet may find no room now; then it has nothing to read.
             unless_full(self.offsets.open())?;
             unless_full(self.times.open())?;
+            if !self.aborted.is_empty() {
+                unless_full(self.aborted.open())?;
+            }
         }
         retire(&self.folder, self.base_offset)
     }
@@ -448,7 +480,7 @@ impl Segment {
 /// Renames a segment's files to `.deleted`, whatever is in them, and gives the new names.
 pub(crate) fn retire(folder: &Folder, base_offset: i64) -> io::Result<Vec<PathBuf>> {
     let mut retired = Vec::new();
-    for extension in ["log", "index", "timeindex", "txnindex"] {
+    for extension in files::SEGMENT {
         let path = files::segment_file(folder, base_offset, extension);
         let mut new = path.as_os_str().to_owned();
         new.push(files::DELETED_SUFFIX);

@@ -91,6 +91,7 @@ pub fn append(builder: BatchBuilder, timestamps: &[i64], size: usize) -> Append 
         batch,
         leader_epoch: 0,
         now_ms: NOW_MS,
+        verification: None,
     }
 }
 
@@ -404,6 +405,7 @@ fn topic_rules_are_obeyed(make: Maker<'_>) {
         batch,
         leader_epoch: 0,
         now_ms: NOW_MS,
+        verification: None,
     };
     assert!(matches!(
         wait(log.append(keyless)),

@@ -28,6 +28,14 @@ pub enum LogError {
         current: i16,
         found: i16,
     },
+    #[error("producer {producer_id}: the batch is not part of an ongoing transaction")]
+    InvalidTxnState { producer_id: i64 },
+    #[error("producer {producer_id}: coordinator epoch {found} is older than {current}")]
+    TransactionCoordinatorFenced {
+        producer_id: i64,
+        current: i32,
+        found: i32,
+    },
     #[error("the partition was deleted")]
     Deleted,
     /// The log directory failed and is offline.
@@ -47,6 +55,8 @@ impl LogError {
             Self::InvalidTimestamp { .. } => ErrorCode::InvalidTimestamp,
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
             Self::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            Self::InvalidTxnState { .. } => ErrorCode::InvalidTxnState,
+            Self::TransactionCoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
             Self::Deleted => ErrorCode::UnknownTopicOrPartition,
             Self::Storage(_) => ErrorCode::KafkaStorageError,
         }

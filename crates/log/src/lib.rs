@@ -2,9 +2,9 @@
 //! engine must pass.
 //!
 //! A partition log is an ordered, immutable sequence of record batches in Kafka's own format
-//! (magic 2). An engine gives each appended batch its offsets, keeps the idempotent producers'
-//! state (KIP-98), the leader epochs (KIP-101) and time index, and tells an observer when the
-//! watermarks move.
+//! (magic 2). An engine gives each appended batch its offsets, keeps the producers' and their
+//! transactions' state (KIP-98, KIP-890), the leader epochs (KIP-101) and time index, and tells an
+//! observer when the watermarks move.
 //!
 //! Invariants that every engine keeps:
 //! - an offset, once answered, is never given to other bytes, and records leave only by retention,
@@ -35,13 +35,15 @@ mod error;
 mod memory;
 mod prepare;
 mod producers;
+mod transactions;
 
 pub use config::{CleanerConfig, CleanupPolicy, CompressionType, Durability, LogConfig, TimestampType};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use error::LogError;
 pub use memory::MemoryLogStore;
-pub use prepare::{Prepared, RecordFault, prepare, record_fault};
+pub use prepare::{Prepared, RecordFault, marker_of, prepare, prepare_marker, record_fault};
 pub use producers::{Producer, Producers, SEQUENCED_BATCHES, SequenceCheck, SequencedBatch};
+pub use transactions::{EndTransaction, EndedTransaction, StartVerification, VerificationGuard};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -64,7 +66,8 @@ impl fmt::Display for PartitionId {
 pub struct Watermarks {
     /// First offset that can be read.
     pub log_start: i64,
-    /// Readers with `read_committed` see records below this (KIP-98).
+    /// Readers with `read_committed` see records below this (KIP-98): the first offset of the earliest
+    /// transaction that is open, or whose marker is not below the high watermark; else that one.
     pub last_stable: i64,
     /// Readers see records below this: everything that is as durable as `acks=all` promises.
     pub high_watermark: i64,
@@ -88,6 +91,8 @@ pub struct Append {
     /// Written into the batch and into the leader-epoch checkpoint when it is new.
     pub leader_epoch: i32,
     pub now_ms: i64,
+    /// What [`PartitionLog::start_verification`] gave, for a batch that may open a transaction.
+    pub verification: Option<VerificationGuard>,
 }
 
 /// What an append came to.
@@ -137,6 +142,7 @@ pub struct ReadResult {
     pub records: Chunk,
     /// As of before the records were read, so a reader never misses a wake-up.
     pub watermarks: Watermarks,
+    /// With [`ReadBound::LastStable`], those whose records may be among the ones read; there may be more.
     pub aborted: Vec<AbortedTransaction>,
 }
 
@@ -171,10 +177,24 @@ pub struct ActiveProducer {
 /// One partition's log.
 pub trait PartitionLog: Send + Sync + fmt::Debug {
     /// Gives the batch its offsets and stores it. A batch of an idempotent producer is checked
-    /// against the producer's epoch and sequence first.
+    /// against the producer's epoch and sequence first. A transactional one is part of the producer's
+    /// transaction; to open it, it needs the guard of [`Self::start_verification`].
     /// Readers see the records when the high watermark passes them; that is also when they are as
     /// durable as `acks=all` promises. The future resolves before, for `acks=1`.
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>>;
+
+    /// Announces a transactional batch of a producer. `None`: its transaction is open here already, and
+    /// the batch can be appended. Else the guard is given to the append once the transaction's
+    /// coordinator has said that the partition is part of the transaction (KIP-890). A marker makes it
+    /// void, so that an append that comes too late cannot leave a transaction open for ever.
+    ///
+    /// # Errors
+    /// [`LogError::InvalidProducerEpoch`] for a fenced producer.
+    fn start_verification(&self, start: StartVerification) -> Result<Option<VerificationGuard>, LogError>;
+
+    /// Ends the producer's transaction here by a marker, in a batch of its own (KIP-98). A marker for a
+    /// producer that has none open is written too.
+    fn end_transaction(&self, end: EndTransaction) -> BoxFuture<'static, Result<Appended, LogError>>;
 
     fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>>;
 

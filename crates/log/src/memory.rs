@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use milena_protocol::records::Batch;
+use milena_protocol::records::{Batch, BatchHeader};
 
 use crate::{
-    ActiveProducer, Append, Appended, BoxFuture, EpochEndOffset, LeaderEpochs, LogConfig, LogDir, LogError,
-    LogStore, PartitionId, PartitionLog, Prepared, Producers, Read, ReadBound, ReadResult, SequenceCheck,
-    TimestampedOffset, WatermarkObserver, Watermarks, prepare,
+    AbortedTransaction, ActiveProducer, Append, Appended, BoxFuture, EndTransaction, EndedTransaction,
+    EpochEndOffset, LeaderEpochs, LogConfig, LogDir, LogError, LogStore, PartitionId, PartitionLog, Prepared,
+    Producers, Read, ReadBound, ReadResult, SequenceCheck, StartVerification, TimestampedOffset,
+    VerificationGuard, WatermarkObserver, Watermarks, marker_of, prepare, prepare_marker,
 };
 
 /// A batch is decompressed for a search by time; it may take this much.
@@ -38,6 +39,8 @@ struct State {
     log_start: i64,
     log_end: i64,
     producers: Producers,
+    /// Aborted transactions, by their markers.
+    aborted: Vec<EndedTransaction>,
     epochs: LeaderEpochs,
     deleted: bool,
 }
@@ -51,7 +54,10 @@ impl State {
     fn watermarks(&self) -> Watermarks {
         Watermarks {
             log_start: self.log_start,
-            last_stable: self.log_end,
+            last_stable: self
+                .producers
+                .first_unstable()
+                .map_or(self.log_end, |first| first.max(self.log_start)),
             high_watermark: self.log_end,
             log_end: self.log_end,
         }
@@ -62,7 +68,7 @@ impl State {
             return Err(LogError::Deleted);
         }
         let mut prepared: Prepared = prepare(&self.config, append)?;
-        if let SequenceCheck::Duplicate(twin) = self.producers.check(&prepared.header)? {
+        if let SequenceCheck::Duplicate(twin) = self.producers.check(&prepared.header, append.verification)? {
             return Ok(Appended {
                 base_offset: twin.base_offset(),
                 last_offset: twin.last_offset,
@@ -75,10 +81,29 @@ impl State {
                 duplicate: true,
             });
         }
-        prepared.place(self.log_end, append.leader_epoch);
+        let header = self.store(&mut prepared, append.leader_epoch);
+        self.producers.appended(&header, None);
+        Ok(self.appended(&prepared))
+    }
+
+    fn end_transaction(&mut self, end: &EndTransaction) -> Result<Appended, LogError> {
+        if self.deleted {
+            return Err(LogError::Deleted);
+        }
+        self.producers.check_end(end)?;
+        let mut prepared = prepare_marker(&self.config, end);
+        let header = self.store(&mut prepared, end.leader_epoch);
+        self.aborted
+            .extend(self.producers.appended(&header, Some(marker_of(end))));
+        // Everything is as durable as it becomes.
+        self.producers.reached(self.log_end);
+        Ok(self.appended(&prepared))
+    }
+
+    fn store(&mut self, prepared: &mut Prepared, leader_epoch: i32) -> BatchHeader {
+        prepared.place(self.log_end, leader_epoch);
         let header = prepared.header;
-        self.epochs.assign(append.leader_epoch, header.base_offset);
-        self.producers.appended(&header);
+        self.epochs.assign(leader_epoch, header.base_offset);
         let mut bytes = BytesMut::with_capacity(header.size_bytes());
         bytes.extend_from_slice(&header.to_bytes());
         bytes.extend_from_slice(&prepared.payload);
@@ -87,13 +112,31 @@ impl State {
             bytes: bytes.freeze(),
         });
         self.log_end = header.next_offset();
-        Ok(Appended {
-            base_offset: header.base_offset,
-            last_offset: header.last_offset(),
+        header
+    }
+
+    fn appended(&self, prepared: &Prepared) -> Appended {
+        Appended {
+            base_offset: prepared.header.base_offset,
+            last_offset: prepared.header.last_offset(),
             log_append_time_ms: prepared.log_append_time_ms,
             log_start_offset: self.log_start,
             duplicate: false,
-        })
+        }
+    }
+
+    fn bound(&self, bound: ReadBound) -> i64 {
+        match bound {
+            ReadBound::HighWatermark => self.log_end,
+            ReadBound::LastStable => self.watermarks().last_stable,
+        }
+    }
+
+    /// The aborted transactions that a read of these offsets meets.
+    fn aborted_in(&self, from: i64, to: i64) -> Vec<AbortedTransaction> {
+        let first = self.aborted.partition_point(|aborted| aborted.last_offset < from);
+        let met = self.aborted[first..].iter().filter(|it| it.overlaps(from, to));
+        met.map(EndedTransaction::aborted).collect()
     }
 
     fn read(&self, read: Read) -> Result<ReadResult, LogError> {
@@ -111,23 +154,38 @@ impl State {
             .batches
             .partition_point(|batch| batch.header.last_offset() < read.offset);
         let mut records = BytesMut::new();
-        for batch in &self.batches[from..] {
+        let bound = self.bound(read.bound);
+        let mut end = read.offset;
+        let visible = self.batches[from..].iter();
+        for batch in visible.take_while(|batch| batch.header.base_offset < bound) {
             let first = records.is_empty() && read.at_least_one_batch;
             if !first && records.len() + batch.bytes.len() > read.max_bytes {
                 break;
             }
             records.extend_from_slice(&batch.bytes);
+            end = batch.header.next_offset();
         }
         Ok(ReadResult {
             records: records.freeze().into(),
             watermarks: self.watermarks(),
-            aborted: Vec::new(),
+            aborted: match read.bound {
+                ReadBound::HighWatermark => Vec::new(),
+                ReadBound::LastStable => self.aborted_in(read.offset, end),
+            },
         })
     }
 
-    /// The first record from the batch on that `wanted` accepts by its timestamp.
-    fn find(&self, from: usize, wanted: impl Fn(i64) -> bool) -> Result<Option<TimestampedOffset>, LogError> {
-        for batch in &self.batches[from..] {
+    /// The first record below the bound that `wanted` accepts by its timestamp.
+    fn find(
+        &self,
+        bound: ReadBound,
+        wanted: impl Fn(i64) -> bool,
+    ) -> Result<Option<TimestampedOffset>, LogError> {
+        let bound = self.bound(bound);
+        for batch in &self.batches {
+            if batch.header.base_offset >= bound {
+                break;
+            }
             if !wanted(batch.header.max_timestamp) {
                 continue;
             }
@@ -165,6 +223,10 @@ impl State {
             .batches
             .partition_point(|batch| batch.header.last_offset() < self.log_start);
         self.batches.drain(..gone);
+        let gone = self
+            .aborted
+            .partition_point(|aborted| aborted.last_offset < self.log_start);
+        self.aborted.drain(..gone);
         self.epochs.truncate_front(self.log_start);
         Ok(self.log_start)
     }
@@ -186,6 +248,22 @@ impl PartitionLog for MemoryLog {
         ready(appended)
     }
 
+    fn start_verification(&self, start: StartVerification) -> Result<Option<VerificationGuard>, LogError> {
+        self.check()?;
+        lock(&self.state).producers.start_verification(&start)
+    }
+
+    fn end_transaction(&self, end: EndTransaction) -> BoxFuture<'static, Result<Appended, LogError>> {
+        let mut state = lock(&self.state);
+        let ended = state.end_transaction(&end);
+        let watermarks = state.watermarks();
+        drop(state);
+        if ended.is_ok() {
+            self.observer.advanced(watermarks);
+        }
+        ready(ended)
+    }
+
     fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>> {
         ready(lock(&self.state).read(read))
     }
@@ -197,15 +275,17 @@ impl PartitionLog for MemoryLog {
     fn offset_for_timestamp(
         &self,
         timestamp_ms: i64,
-        _bound: ReadBound,
+        bound: ReadBound,
     ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>> {
-        ready(lock(&self.state).find(0, |timestamp| timestamp >= timestamp_ms))
+        ready(lock(&self.state).find(bound, |timestamp| timestamp >= timestamp_ms))
     }
 
     fn max_timestamp(&self) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>> {
         let state = lock(&self.state);
         let max = state.batches.iter().map(|batch| batch.header.max_timestamp).max();
-        ready(max.map_or(Ok(None), |max| state.find(0, |timestamp| timestamp == max)))
+        ready(max.map_or(Ok(None), |max| {
+            state.find(ReadBound::HighWatermark, |timestamp| timestamp == max)
+        }))
     }
 
     fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<EpochEndOffset> {
@@ -269,6 +349,7 @@ impl LogStore for MemoryLogStore {
                     config,
                     batches: old.batches.clone(),
                     producers: old.producers.clone(),
+                    aborted: old.aborted.clone(),
                     epochs: old.epochs.clone(),
                     ..*old
                 }
@@ -279,6 +360,7 @@ impl LogStore for MemoryLogStore {
                 log_start: 0,
                 log_end: 0,
                 producers: Producers::default(),
+                aborted: Vec::new(),
                 epochs: LeaderEpochs::default(),
                 deleted: false,
             },

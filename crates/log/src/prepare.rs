@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 use milena_protocol::records::{
-    BatchBuilder, BatchHeader, Compression, NewRecord, Record, RecordError, TimestampType as BatchTime,
-    Validated,
+    BatchBuilder, BatchHeader, Compression, EndTransactionMarker, NewRecord, Record, RecordError,
+    TimestampType as BatchTime, Validated,
 };
 
-use crate::{Append, CompressionType, LogConfig, LogError, TimestampType};
+use crate::{Append, CompressionType, EndTransaction, LogConfig, LogError, TimestampType};
 
 /// A batch that is compressed anew, or whose records are looked at, is held decompressed; it may take
 /// this much.
@@ -38,6 +38,33 @@ impl Prepared {
     pub fn place(&mut self, base_offset: i64, leader_epoch: i32) {
         self.header.base_offset = base_offset;
         self.header.partition_leader_epoch = leader_epoch;
+    }
+}
+
+/// The batch of a marker. The topic's limits are for producers.
+#[must_use]
+pub fn prepare_marker(config: &LogConfig, end: &EndTransaction) -> Prepared {
+    let (mut header, payload) = marker_of(end).to_batch(end.producer_id, end.producer_epoch, end.now_ms);
+    let mut log_append_time_ms = -1;
+    if config.message_timestamp_type == TimestampType::LogAppendTime {
+        header.set_log_append_time(end.now_ms);
+        header.seal(&payload);
+        log_append_time_ms = end.now_ms;
+    }
+    Prepared {
+        header,
+        payload,
+        max_timestamp_ms: end.now_ms,
+        log_append_time_ms,
+    }
+}
+
+/// What the marker says.
+#[must_use]
+pub fn marker_of(end: &EndTransaction) -> EndTransactionMarker {
+    EndTransactionMarker {
+        commit: end.commit,
+        coordinator_epoch: end.coordinator_epoch,
     }
 }
 
@@ -271,6 +298,7 @@ mod tests {
             batch: validate(&builder.build().unwrap()).unwrap(),
             leader_epoch: 0,
             now_ms: NOW_MS,
+            verification: None,
         }
     }
 

@@ -259,6 +259,7 @@ fn start_append(
         batch: batch.clone(),
         leader_epoch: partition.leader_epoch(),
         now_ms,
+        verification: None,
     };
     Ok(Step::Appending {
         partition: Arc::clone(partition),

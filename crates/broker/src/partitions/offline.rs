@@ -2,8 +2,9 @@
 //! reason, so that the other partitions can be served.
 
 use milena_log::{
-    ActiveProducer, Append, Appended, BoxFuture, EpochEndOffset, LogConfig, LogError, PartitionLog, Read,
-    ReadBound, ReadResult, TimestampedOffset, Watermarks,
+    ActiveProducer, Append, Appended, BoxFuture, EndTransaction, EpochEndOffset, LogConfig, LogError,
+    PartitionLog, Read, ReadBound, ReadResult, StartVerification, TimestampedOffset, VerificationGuard,
+    Watermarks,
 };
 
 #[derive(Debug)]
@@ -17,6 +18,14 @@ impl OfflineLog {
 
 impl PartitionLog for OfflineLog {
     fn append(&self, _: Append) -> BoxFuture<'static, Result<Appended, LogError>> {
+        self.refuse()
+    }
+
+    fn start_verification(&self, _: StartVerification) -> Result<Option<VerificationGuard>, LogError> {
+        Err(self.0.clone())
+    }
+
+    fn end_transaction(&self, _: EndTransaction) -> BoxFuture<'static, Result<Appended, LogError>> {
         self.refuse()
     }
 

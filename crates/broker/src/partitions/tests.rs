@@ -28,6 +28,7 @@ async fn append(partition: &Partition) {
             batch,
             leader_epoch: 5,
             now_ms: 0,
+            verification: None,
         })
         .await
         .unwrap();

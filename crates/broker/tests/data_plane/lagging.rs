@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use milena_log::{
-    ActiveProducer, Append, Appended, BoxFuture, EpochEndOffset, LogConfig, LogDir, LogError, LogStore,
-    MemoryLogStore, PartitionId, PartitionLog, Read, ReadBound, ReadResult, TimestampedOffset,
-    WatermarkObserver, Watermarks,
+    ActiveProducer, Append, Appended, BoxFuture, EndTransaction, EpochEndOffset, LogConfig, LogDir, LogError,
+    LogStore, MemoryLogStore, PartitionId, PartitionLog, Read, ReadBound, ReadResult, StartVerification,
+    TimestampedOffset, VerificationGuard, WatermarkObserver, Watermarks,
 };
 
 #[derive(Debug, Default)]
@@ -78,6 +78,14 @@ struct LaggingLog {
 impl PartitionLog for LaggingLog {
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>> {
         self.inner.append(append)
+    }
+
+    fn start_verification(&self, start: StartVerification) -> Result<Option<VerificationGuard>, LogError> {
+        self.inner.start_verification(start)
+    }
+
+    fn end_transaction(&self, end: EndTransaction) -> BoxFuture<'static, Result<Appended, LogError>> {
+        self.inner.end_transaction(end)
     }
 
     fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>> {

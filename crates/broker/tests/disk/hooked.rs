@@ -6,8 +6,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use milena_log::{
-    ActiveProducer, Append, Appended, BoxFuture, EpochEndOffset, LogConfig, LogDir, LogError, LogStore,
-    PartitionId, PartitionLog, Read, ReadBound, ReadResult, TimestampedOffset, WatermarkObserver, Watermarks,
+    ActiveProducer, Append, Appended, BoxFuture, EndTransaction, EpochEndOffset, LogConfig, LogDir, LogError,
+    LogStore, PartitionId, PartitionLog, Read, ReadBound, ReadResult, StartVerification, TimestampedOffset,
+    VerificationGuard, WatermarkObserver, Watermarks,
 };
 use milena_log_disk::DiskLogStore;
 
@@ -88,6 +89,14 @@ struct HookedLog(Hook);
 impl PartitionLog for HookedLog {
     fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>> {
         self.0.log.append(append)
+    }
+
+    fn start_verification(&self, start: StartVerification) -> Result<Option<VerificationGuard>, LogError> {
+        self.0.log.start_verification(start)
+    }
+
+    fn end_transaction(&self, end: EndTransaction) -> BoxFuture<'static, Result<Appended, LogError>> {
+        self.0.log.end_transaction(end)
     }
 
     fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>> {

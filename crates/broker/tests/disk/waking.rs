@@ -56,6 +56,7 @@ impl Bench {
             batch: validate(batch).unwrap(),
             leader_epoch: self.leader_epoch,
             now_ms: now_ms(),
+            verification: None,
         };
         move || {
             let before = log.watermarks().log_end;

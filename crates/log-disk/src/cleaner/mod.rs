@@ -8,8 +8,10 @@
 //! younger than `min.compaction.lag.ms` is not touched; appends and reads go on meanwhile; a round
 //! that is broken off, by an error, a deletion or a crash, leaves a log that reads the same.
 //!
-//! Left to others: refusing records without keys (`milena_log::prepare`), and rewriting `.txnindex`
-//! files, which nothing writes yet; the aborted transactions would come from there.
+//! The records of aborted transactions go, whatever their keys; a transaction's marker, and its entry in
+//! the `.txnindex`, stay as long as something of it does.
+//!
+//! Left to others: refusing records without keys (`milena_log::prepare`).
 
 mod map;
 mod rewrite;
@@ -29,6 +31,7 @@ use crate::directory::lock;
 use crate::files;
 use crate::log::{DiskLog, is_out_of_room};
 use crate::segment::Segment;
+use crate::txn_index;
 use map::OffsetMap;
 use rewrite::{LastRecords, Outcome, Rules, Transactions};
 pub(crate) use select::Candidate;
@@ -279,7 +282,7 @@ impl DiskLog {
         let below = candidate
             .segments
             .partition_point(|segment| segment.base_offset < end);
-        let mut transactions = Transactions::new(Vec::new());
+        let mut transactions = self.transactions(&candidate.segments[..below], i64::MIN, end)?;
         for group in select::group(
             &candidate.segments[..below],
             &candidate.config,
@@ -298,6 +301,19 @@ impl DiskLog {
         Ok(())
     }
 
+    /// What is to be known of the transactions in the log from `from` to `to`, which begins in the first
+    /// of the segments. Some of them end behind the last one.
+    fn transactions(&self, segments: &[Arc<Segment>], from: i64, to: i64) -> Result<Transactions, Stopped> {
+        let Some(first) = segments.first() else {
+            return Ok(Transactions::default());
+        };
+        let all = {
+            let state = lock(&self.state);
+            state.segments[state.segment_at(first.base_offset)..].to_vec()
+        };
+        Ok(Transactions::new(txn_index::aborted_in(&all, from, to)?))
+    }
+
     /// The newest offsets of the keys of the dirty part, as far as the map can take them.
     fn map(
         &self,
@@ -307,7 +323,7 @@ impl DiskLog {
     ) -> Result<OffsetMap, Stopped> {
         let (first, end) = (candidate.first_dirty, candidate.first_uncleanable);
         let mut map = OffsetMap::new(first, end, means.map_bytes(), means.config.io_buffer_load_factor);
-        let mut transactions = Transactions::new(Vec::new());
+        let mut transactions = self.transactions(&candidate.segments, first, end)?;
         for (at, segment) in candidate.segments.iter().enumerate() {
             let next = candidate
                 .segments
@@ -329,6 +345,7 @@ impl DiskLog {
                         error,
                     }
                 })?;
+                transactions.take_met();
                 if is_full {
                     return Ok(map);
                 }
@@ -352,6 +369,10 @@ impl DiskLog {
             return Ok(());
         };
         let new = Segment::create_cleaned(&self.path, first.base_offset, last.created_ms)?;
+        if first.aborted.is_there() {
+            // Else a start that finishes the swap would leave the old one in its place.
+            new.aborted.open()?;
+        }
         let changed = self.write_group(group, &new, candidate, means, rules, transactions, numbers);
         let result = match changed {
             // What would become the same again can stay.
@@ -415,6 +436,9 @@ impl DiskLog {
             }
         }
         output.flush()?;
+        for aborted in transactions.take_met() {
+            new.aborted.push(&aborted)?;
+        }
         numbers.bytes_written += u64::from(new.size());
         Ok(changed)
     }

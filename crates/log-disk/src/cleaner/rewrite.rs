@@ -6,17 +6,15 @@
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
-use milena_log::{AbortedTransaction, Producers};
-use milena_protocol::records::{Batch, BatchBuilder, BatchHeader, NewRecord, Record, RecordError};
+use milena_log::{EndedTransaction, Producers};
+use milena_protocol::records::{
+    Batch, BatchBuilder, BatchHeader, EndTransactionMarker, NewRecord, Record, RecordError,
+};
 
 use super::map::OffsetMap;
 
 /// A compressed batch is held decompressed; it may take this much.
 pub(crate) const MOST_DECOMPRESSED_BYTES: usize = 128 * 1024 * 1024;
-
-/// Types of control records: the second number in their key.
-const ABORT: [u8; 2] = [0, 0];
-const COMMIT: [u8; 2] = [0, 1];
 
 /// Where an idempotent producer that the log still knows ends.
 #[derive(Debug, Clone, Copy)]
@@ -57,15 +55,17 @@ impl LastRecords {
 #[derive(Debug, Default)]
 pub(crate) struct Transactions {
     /// Still to come, the last one first.
-    aborted: Vec<AbortedTransaction>,
+    aborted: Vec<EndedTransaction>,
     /// Aborted transactions that are open here, and whether records of them were met.
-    open_aborted: HashMap<i64, bool>,
+    open_aborted: HashMap<i64, (EndedTransaction, bool)>,
+    /// Those of them that ended; see [`Self::take_met`].
+    met: Vec<EndedTransaction>,
     /// Producers whose records of another transaction were met.
     open_committed: BTreeSet<i64>,
 }
 
 impl Transactions {
-    pub(crate) fn new(mut aborted: Vec<AbortedTransaction>) -> Self {
+    pub(crate) fn new(mut aborted: Vec<EndedTransaction>) -> Self {
         aborted.sort_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
         Self {
             aborted,
@@ -75,8 +75,14 @@ impl Transactions {
 
     fn reach(&mut self, offset: i64) {
         while let Some(next) = self.aborted.pop_if(|next| next.first_offset <= offset) {
-            self.open_aborted.entry(next.producer_id).or_insert(false);
+            self.open_aborted.entry(next.producer_id).or_insert((next, false));
         }
+    }
+
+    /// The aborted transactions that ended since the last call, and of which something was met: their
+    /// markers stay, and readers must know of them.
+    pub(crate) fn take_met(&mut self) -> Vec<EndedTransaction> {
+        std::mem::take(&mut self.met)
     }
 
     /// Whether the batch belongs to an aborted transaction.
@@ -85,7 +91,7 @@ impl Transactions {
         if !header.is_transactional() {
             return false;
         }
-        if let Some(met) = self.open_aborted.get_mut(&header.producer_id) {
+        if let Some((_, met)) = self.open_aborted.get_mut(&header.producer_id) {
             *met = true;
             return true;
         }
@@ -97,15 +103,17 @@ impl Transactions {
     pub(crate) fn marker(&mut self, batch: &Batch) -> Result<bool, RecordError> {
         self.reach(batch.header.last_offset());
         let producer_id = batch.header.producer_id;
-        let Some(record) = batch.records(MOST_DECOMPRESSED_BYTES)?.next() else {
-            return Ok(true);
-        };
-        let key = record?.key.unwrap_or_default();
-        Ok(match key.get(2..4) {
-            Some(kind) if kind == ABORT => self.open_aborted.remove(&producer_id) != Some(true),
-            Some(kind) if kind == COMMIT => !self.open_committed.remove(&producer_id),
-            // A marker of a kind that is not known here.
-            _ => false,
+        Ok(match EndTransactionMarker::of(batch)? {
+            Some(marker) if marker.commit => !self.open_committed.remove(&producer_id),
+            Some(_) => match self.open_aborted.remove(&producer_id) {
+                Some((ended, true)) => {
+                    self.met.push(ended);
+                    false
+                }
+                _ => true,
+            },
+            // Emptied before, or of a kind that is not known here.
+            None => batch.header.record_count == 0,
         })
     }
 }

@@ -4,6 +4,10 @@ const NOW_MS: i64 = 1_000_000;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
 
+/// Types of control records: the second number in their key.
+const ABORT: [u8; 2] = [0, 0];
+const COMMIT: [u8; 2] = [0, 1];
+
 fn data(offset: i64, producer_id: i64, key: &str) -> Batch {
     let mut builder = BatchBuilder::new()
         .attributes(TRANSACTIONAL)
@@ -46,7 +50,7 @@ fn map(newest: &[(&str, i64)]) -> OffsetMap {
 fn left(
     batches: &[Batch],
     newest: &[(&str, i64)],
-    aborted: &[AbortedTransaction],
+    aborted: &[EndedTransaction],
     now_ms: i64,
 ) -> Vec<Batch> {
     let (map, last_records) = (map(newest), LastRecords::default());
@@ -104,9 +108,11 @@ fn the_records_of_an_aborted_transaction_go_whatever_their_keys() {
         marker(2, 7, ABORT),
         data(3, 7, "c"),
     ];
-    let aborted = [AbortedTransaction {
+    let aborted = [EndedTransaction {
         producer_id: 7,
         first_offset: 0,
+        last_offset: 2,
+        last_stable_offset: 1,
     }];
     let log = left(&log, &[("a", 0), ("b", 1), ("c", 3)], &aborted, NOW_MS);
     assert_eq!(offsets(&log), [1, 2, 3]);

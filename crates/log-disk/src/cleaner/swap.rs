@@ -22,17 +22,20 @@ use crate::log::DiskLog;
 use crate::segment::Segment;
 use crate::{files, snapshot};
 
-fn rename_all(folder: &Folder, base: i64, from: [&str; 3], to: [&str; 3]) -> io::Result<()> {
+fn rename_all(folder: &Folder, base: i64, from: [&str; 4], to: [&str; 4]) -> io::Result<()> {
     // The log comes last, whose name says how far the swap is.
     for (from, to) in from.into_iter().zip(to).rev() {
         let path = |extension| files::segment_file(folder, base, extension);
-        folder.disk.rename(&path(from), &path(to))?;
+        // Without aborted transactions there is no file of them.
+        if !from.starts_with("txnindex") || path(from).exists() {
+            folder.disk.rename(&path(from), &path(to))?;
+        }
     }
     Ok(())
 }
 
 /// Removes the files of a compacted segment that nobody waits for any more.
-pub(crate) fn remove_files(folder: &Folder, base: i64, extensions: [&str; 3]) {
+pub(crate) fn remove_files(folder: &Folder, base: i64, extensions: [&str; 4]) {
     for extension in extensions {
         let path = files::segment_file(folder, base, extension);
         if let Err(error) = folder.disk.remove(&path) {
@@ -87,6 +90,7 @@ impl DiskLog {
             rename_all(&self.path, base, files::SWAP, files::SEGMENT)?;
             let segment = Segment::open(&self.path, base, size, created_ms)?;
             segment.mark_synced();
+            segment.aborted.remove_if_empty()?;
             state.segments.splice(at..at + old.len(), [Arc::new(segment)]);
             if let Some(next) = state.segments.get(at + 1).map(|next| next.base_offset) {
                 state.forget_places_below(next);
@@ -183,7 +187,7 @@ pub(crate) fn tidy(folder: &Folder) -> io::Result<()> {
         let end = end_offset(path, *base)?;
         tracing::warn!(folder = %folder.display(), base, end, "an interrupted swap of a compacted segment is finished");
         for old in bases.iter().filter(|old| (*base + 1..end).contains(*old)) {
-            for extension in ["log", "index", "timeindex", "txnindex"] {
+            for extension in files::SEGMENT {
                 folder
                     .disk
                     .remove(&files::segment_file(folder, *old, extension))?;

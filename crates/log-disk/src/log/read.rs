@@ -2,14 +2,16 @@
 //! bytes are not read here, unless they are few.
 
 use std::io;
+use std::sync::Arc;
 
-use milena_log::{LogError, Read, ReadResult};
+use milena_log::{EndedTransaction, LogError, Read, ReadBound, ReadResult};
 use milena_protocol::records::BatchHeader;
 use milena_protocol::{Chunk, FileRange};
 
 use super::{DiskLog, State, bound_of};
 use crate::directory::lock;
 use crate::segment::Segment;
+use crate::txn_index;
 
 /// How many batches at the end of a log are known by heart.
 const MOST_RECENT: usize = 16;
@@ -42,13 +44,24 @@ impl State {
         })
     }
 
-    /// What readers may see of a segment ends here.
-    fn visible_end(&self, segment: &Segment) -> u32 {
-        match segment.base_offset.cmp(&self.high_position.segment) {
+    /// What readers may see of a segment ends here; and the base offset of the next one.
+    fn visible_end(&self, segment: &Segment) -> (u32, Option<i64>) {
+        let next = self.segment_after(segment.base_offset);
+        let end = match segment.base_offset.cmp(&self.high_position.segment) {
             std::cmp::Ordering::Less => segment.size(),
             std::cmp::Ordering::Equal => self.high_position.position,
             std::cmp::Ordering::Greater => 0,
-        }
+        };
+        (end, next.map(|next| next.base_offset))
+    }
+
+    /// The segments from the one that has `offset` on that know of aborted transactions.
+    fn with_aborted(&self, offset: i64) -> Vec<Arc<Segment>> {
+        let segments = self.segments[self.segment_at(offset)..].iter();
+        segments
+            .filter(|segment| !segment.aborted.is_empty())
+            .cloned()
+            .collect()
     }
 
     /// Knows the batch that was just written at `at` by heart.
@@ -94,6 +107,11 @@ impl DiskLog {
         if read.offset >= bound_of(&watermarks, read.bound) {
             return Ok(result);
         }
+        let stable = match read.bound {
+            ReadBound::HighWatermark => None,
+            // Together with the bound: what compaction changes later may lack what is read now.
+            ReadBound::LastStable => Some((watermarks.last_stable, state.with_aborted(read.offset))),
+        };
         let recent = state.find_recent(read.offset);
         let at = recent.map_or(read.offset, |(at, _)| at.segment);
         let mut next = state.segments.get(state.segment_at(at)).cloned();
@@ -101,7 +119,13 @@ impl DiskLog {
         drop(state);
         // Where records are gone from the end of a segment, the next one has the next of them.
         while let Some(segment) = next {
-            let end = lock(&self.state).visible_end(&segment);
+            let (mut end, next_base) = lock(&self.state).visible_end(&segment);
+            if let Some((last_stable, _)) = &stable {
+                end = end.min(
+                    stable_end(&segment, *last_stable, next_base, watermarks.high_watermark)
+                        .map_err(|error| self.failed(&error))?,
+                );
+            }
             let found = match recent.take() {
                 Some(found) => Some(found),
                 None => segment
@@ -113,6 +137,15 @@ impl DiskLog {
             };
             if let Some((position, first)) = found.filter(|(position, _)| *position < end) {
                 let length = length_of(&read, first, end - position);
+                if let Some((last_stable, indexed)) = &stable {
+                    let to = position.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+                    let behind = segment.offsets.offset_behind(to);
+                    let behind = behind.map_err(|error| self.failed(&error))?.or(next_base);
+                    let to = behind.map_or(*last_stable, |behind| behind.min(*last_stable));
+                    let met = txn_index::aborted_in(indexed, read.offset, to);
+                    let met = met.map_err(|error| self.failed(&error))?;
+                    result.aborted = met.iter().map(EndedTransaction::aborted).collect();
+                }
                 result.records =
                     read_range(&segment, position, length).map_err(|error| self.failed(&error))?;
                 return Ok(result);
@@ -121,6 +154,23 @@ impl DiskLog {
         }
         Ok(result)
     }
+}
+
+/// Where the last stable offset is in a segment.
+fn stable_end(
+    segment: &Segment,
+    last_stable: i64,
+    next_base: Option<i64>,
+    high_watermark: i64,
+) -> io::Result<u32> {
+    if last_stable >= high_watermark || next_base.is_some_and(|next| next <= last_stable) {
+        return Ok(u32::MAX);
+    }
+    if segment.base_offset >= last_stable {
+        return Ok(0);
+    }
+    let found = segment.find(last_stable)?;
+    Ok(found.map_or(u32::MAX, |(position, _)| position))
 }
 
 /// How much to give of what is `there`. The first batch is given whole or not at all, what follows may

@@ -69,6 +69,7 @@ pub(crate) fn batch(builder: BatchBuilder, time: i64, pairs: &[Pair<'_>]) -> App
         batch: validate(&builder.build().unwrap()).unwrap(),
         leader_epoch: 0,
         now_ms: NOW_MS,
+        verification: None,
     }
 }
 

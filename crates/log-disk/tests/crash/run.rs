@@ -331,6 +331,7 @@ impl Run {
             batch: validate(&bytes).unwrap(),
             leader_epoch: 0,
             now_ms: self.now_ms,
+            verification: None,
         };
         let batch = Batch {
             base: -1,
@@ -449,6 +450,7 @@ impl Run {
                 batch: validate(batch.sent.as_ref().unwrap()).unwrap(),
                 leader_epoch: 0,
                 now_ms: self.now_ms,
+                verification: None,
             };
             let appended = match wait(log.append(again)) {
                 // It is larger than the segments are now.

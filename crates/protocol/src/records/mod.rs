@@ -26,6 +26,7 @@
 mod batch;
 mod builder;
 mod compression;
+mod control;
 mod scan;
 mod validate;
 mod varint;
@@ -35,6 +36,7 @@ pub use batch::{
 };
 pub use builder::{BatchBuilder, NewRecord};
 pub use compression::{Compression, compress, decompress};
+pub use control::EndTransactionMarker;
 pub use scan::{Record, RecordHeader, Records, Summary};
 pub use validate::{Validated, validate};
 

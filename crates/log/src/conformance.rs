@@ -10,6 +10,10 @@ use bytes::Bytes;
 use milena_protocol::records::{BatchBuilder, Compression, NewRecord, batches, validate};
 use milena_protocol::{Str, Uuid};
 
+mod transactions;
+
+pub use transactions::{committed, end, ended, transactional, verified};
+
 use crate::{
     Append, Appended, CleanupPolicy, CompressionType, LogConfig, LogError, LogStore, PartitionId,
     PartitionLog, Read, ReadBound, TimestampType, WatermarkObserver, Watermarks,
@@ -176,7 +180,7 @@ pub fn run(make: Maker<'_>) {
             a_deleted_partition_is_gone,
         ),
     ];
-    for (name, case) in cases {
+    for (name, case) in cases.iter().chain(transactions::CASES) {
         println!("conformance: {name}");
         case(make);
     }

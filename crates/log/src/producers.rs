@@ -443,6 +443,50 @@ mod tests {
     }
 
     #[test]
+    fn a_producer_with_an_open_transaction_does_not_expire() {
+        let mut producers = Producers::default();
+        let header = BatchHeader {
+            attributes: 0x10,
+            ..header(0, 0, 2, 100)
+        };
+        assert_eq!(producers.appended(&header, None), None);
+        producers.expire(i64::MAX, 1000);
+        assert_eq!(producers.first_unstable(), Some(100));
+        let marker = BatchHeader {
+            attributes: 0x30,
+            base_sequence: -1,
+            ..self::header(0, -1, 1, 102)
+        };
+        let abort = EndTransactionMarker {
+            commit: false,
+            coordinator_epoch: 5,
+        };
+        let ended = producers.appended(&marker, Some(abort)).unwrap();
+        assert_eq!((ended.first_offset, ended.last_offset), (100, 102));
+        assert_eq!(producers.active()[0].coordinator_epoch, 5);
+        assert_eq!(producers.first_unstable(), Some(100), "the marker may be lost");
+        producers.reached(103);
+        assert_eq!(producers.first_unstable(), None);
+        producers.expire(i64::MAX, 1000);
+        assert!(producers.is_empty());
+    }
+
+    #[test]
+    fn an_emptied_control_batch_tells_the_epoch_alone() {
+        let mut producers = after(&[(0, 0, 2)]);
+        let emptied = BatchHeader {
+            attributes: 0x30,
+            ..header(3, -1, 1, 102)
+        };
+        assert_eq!(producers.appended(&emptied, None), None);
+        assert!(matches!(
+            producers.check(&header(2, 0, 1, 0), None),
+            Err(LogError::InvalidProducerEpoch { current: 3, .. })
+        ));
+        assert!(producers.check(&header(3, 0, 1, 0), None).is_ok());
+    }
+
+    #[test]
     fn a_quiet_producer_expires() {
         let mut producers = after(&[(0, 0, 2)]);
         producers.expire(999, 1000);

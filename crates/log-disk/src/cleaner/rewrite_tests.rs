@@ -47,12 +47,7 @@ fn map(newest: &[(&str, i64)]) -> OffsetMap {
 }
 
 /// Filters the batches one behind the other, and gives what is left.
-fn left(
-    batches: &[Batch],
-    newest: &[(&str, i64)],
-    aborted: &[EndedTransaction],
-    now_ms: i64,
-) -> Vec<Batch> {
+fn left(batches: &[Batch], newest: &[(&str, i64)], aborted: &[EndedTransaction], now_ms: i64) -> Vec<Batch> {
     let (map, last_records) = (map(newest), LastRecords::default());
     let rules = Rules {
         map: &map,

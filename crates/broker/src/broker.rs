@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use milena_coordinator::GroupConfig;
+use milena_coordinator::{GroupConfig, TransactionConfig};
 use milena_log::{LogError, LogStore};
 use milena_protocol::Str;
 use milena_state::{StateError, StateStore};
@@ -19,6 +19,7 @@ use crate::sessions::FetchSessions;
 use crate::settings::Settings;
 use crate::stop::Stop;
 use crate::topics::Topics;
+use crate::transactions::Transactions;
 
 /// How often logs are asked for the work that time brings: flushing by time, expiry, freeing of deleted
 /// files. Retention is looked at every `log.retention.check.interval.ms`, which may be more often.
@@ -53,6 +54,7 @@ pub struct Broker {
     pub(crate) cluster_id: Str,
     pub(crate) topics: Topics,
     pub(crate) groups: Groups,
+    pub(crate) transactions: Transactions,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
@@ -90,9 +92,10 @@ impl Broker {
         let stop = Stop::new();
         let settings = Arc::new(Settings::new(config.clone()));
         // Together, so that the fact store syncs once for both.
-        let (loaded, groups) = tokio::try_join!(
+        let (loaded, groups, transactions) = tokio::try_join!(
             Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings),
             Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop),
+            Transactions::start(facts.clone(), clock.clone(), transaction_config(&config), &stop),
         )?;
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
         let broker = Arc::new(Self {
@@ -104,11 +107,13 @@ impl Broker {
             cluster_id: loaded.cluster_id,
             topics: loaded.topics,
             groups,
+            transactions,
             stop,
             facts,
             listeners: OnceLock::new(),
             advertised_limit: LogLimit::new(),
         });
+        broker.transactions.finish_in_background(&broker);
         tokio::spawn(maintain(broker.clone()));
         Ok(broker)
     }
@@ -189,6 +194,14 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
         offset_metadata_max_bytes: config.offset_metadata_max_bytes,
         offsets_retention_ms: config.offsets_retention_ms,
         offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+    }
+}
+
+fn transaction_config(config: &BrokerConfig) -> TransactionConfig {
+    TransactionConfig {
+        max_timeout_ms: config.transaction_max_timeout_ms,
+        id_expiration_ms: config.transactional_id_expiration_ms,
+        expiration_check_interval_ms: config.transaction_expiration_check_interval_ms,
     }
 }
 

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milena_protocol::frame;
 use milena_protocol::messages::{
-    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
-    DescribeTopicPartitionsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, ApiVersionsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
+    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest,
+    DescribeTransactionsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
     IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    ListGroupsRequest, ListOffsetsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
+    TxnOffsetCommitRequest, WriteTxnMarkersRequest,
 };
 use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
 
@@ -86,6 +88,11 @@ apis! {
     DeleteRecords: DeleteRecordsRequest => handlers::delete_records,
     InitProducerId: InitProducerIdRequest => handlers::init_producer_id,
     OffsetForLeaderEpoch: OffsetForLeaderEpochRequest => handlers::offset_for_leader_epoch,
+    AddPartitionsToTxn: AddPartitionsToTxnRequest => handlers::add_partitions_to_txn,
+    AddOffsetsToTxn: AddOffsetsToTxnRequest => handlers::add_offsets_to_txn,
+    EndTxn: EndTxnRequest => handlers::end_txn,
+    WriteTxnMarkers: WriteTxnMarkersRequest => handlers::write_txn_markers,
+    TxnOffsetCommit: TxnOffsetCommitRequest => handlers::txn_offset_commit,
     DescribeConfigs: DescribeConfigsRequest => handlers::describe_configs,
     AlterConfigs: AlterConfigsRequest => handlers::alter_configs,
     DescribeLogDirs: DescribeLogDirsRequest => handlers::describe_log_dirs,
@@ -95,6 +102,8 @@ apis! {
     OffsetDelete: OffsetDeleteRequest => handlers::offset_delete,
     DescribeCluster: DescribeClusterRequest => handlers::describe_cluster,
     DescribeProducers: DescribeProducersRequest => handlers::describe_producers,
+    DescribeTransactions: DescribeTransactionsRequest => handlers::describe_transactions,
+    ListTransactions: ListTransactionsRequest => handlers::list_transactions,
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => handlers::describe_topic_partitions,
 }
 

@@ -20,8 +20,10 @@ mod partitions;
 mod producer_ids;
 mod sessions;
 mod settings;
+mod shards;
 mod stop;
 mod topics;
+mod transactions;
 
 pub use broker::{Broker, Engines, StartError};
 pub use clock::{Clock, ManualClock, SystemClock};

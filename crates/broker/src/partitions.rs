@@ -118,6 +118,26 @@ impl Partition {
         self.log.check().map_err(|error| error.code())
     }
 
+    /// Waits until the record at `offset` is as durable as `acks=all` promises.
+    pub(crate) async fn reached(self: &Arc<Self>, offset: i64) -> Result<(), ErrorCode> {
+        let mut wait = Wait::new();
+        loop {
+            if self.log.watermarks().high_watermark > offset {
+                return Ok(());
+            }
+            // Failed, too: then the record may be gone.
+            self.check()?;
+            let seen = Seen {
+                bound: ReadBound::HighWatermark,
+                reached: offset,
+                // Never told for the log start: what retention takes was committed.
+                offset: i64::MAX,
+            };
+            wait.arm(0, self, seen);
+            wait.changed().await;
+        }
+    }
+
     /// Whether its log directory is offline, so that nobody leads it.
     pub(crate) fn is_offline(&self) -> bool {
         self.check() == Err(ErrorCode::KafkaStorageError)

@@ -1,11 +1,11 @@
 //! What a step of the state machine asks of its driver: facts to store, replies to send.
 
 use bytes::Bytes;
-use milena_protocol::ErrorCode;
 use milena_protocol::messages::{
-    HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse,
-    SyncGroupResponse,
+    EndTxnResponse, HeartbeatResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse, TxnOffsetCommitResponse,
 };
+use milena_protocol::{ErrorCode, Str};
 
 /// Names a request that waits for its reply. The driver chooses the numbers; each is used once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,16 +27,36 @@ pub enum Reply {
     LeaveGroup(LeaveGroupResponse),
     OffsetCommit(OffsetCommitResponse),
     OffsetDelete(OffsetDeleteResponse),
+    TxnOffsetCommit(TxnOffsetCommitResponse),
     DeleteGroup(ErrorCode),
+    InitProducerId(InitProducerIdResponse),
+    /// One for each partition, in the order of the request.
+    AddPartitions(Vec<ErrorCode>),
+    EndTxn(EndTxnResponse),
+}
+
+/// A transaction whose end is decided, to be ended in everything that takes part: markers in the
+/// partitions, and the offsets of groups where `__consumer_offsets` is among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndTransaction {
+    pub transactional_id: Str,
+    pub producer_id: i64,
+    /// The epoch of the markers.
+    pub producer_epoch: i16,
+    pub commit: bool,
+    pub coordinator_epoch: i32,
+    pub transaction_version: i16,
+    pub partitions: Vec<(Str, i32)>,
 }
 
 /// The outcome of one step. The facts are to be stored, as one atomic batch, before any of the
-/// replies is sent; the effects of several steps are to be stored in the order of the steps.
+/// replies is sent and any of the tasks is begun; the effects of several steps are to be stored in the order of the steps.
 #[must_use]
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Effects {
     pub facts: Vec<FactChange>,
     pub replies: Vec<(Ticket, Reply)>,
+    pub tasks: Vec<EndTransaction>,
 }
 
 impl Effects {

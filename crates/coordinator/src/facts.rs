@@ -1,16 +1,18 @@
-//! The facts of groups: keys that a person can read, values in Kafka's stored formats.
+//! The facts of groups and transactions: keys that a person can read, values in Kafka's stored formats.
 //!
 //! | key | value |
 //! | --- | --- |
 //! | `group/<group>` | GroupMetadataValue: generation, protocol, leader, members, assignments |
 //! | `offset/<group>/<topic>/<partition>` | OffsetCommitValue |
+//! | `pending/<group>/<producer id>/<topic>/<partition>` | OffsetCommitValue of a transaction that is open |
+//! | `transaction/<transactional id>` | TransactionLogValue |
 //!
 //! In names, `/` is written `%2F` and `%` is written `%25`, so a key has one reading only and
 //! `offset/<group>/` is the prefix of exactly that group's offsets. A value starts with its
 //! version as two bytes, as in the records of `__consumer_offsets`.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue};
+use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue, TransactionLogValue};
 use milena_protocol::{Message, Reader, Str, Writer};
 
 /// The version of GroupMetadataValue that is written (as Kafka: 4 has no use yet).
@@ -19,20 +21,37 @@ const GROUP_METADATA_VERSION: i16 = 3;
 const OFFSET_COMMIT_VERSION: i16 = 4;
 /// The only version of OffsetCommitValue that holds an explicit expiry (OffsetCommit v2 to v4).
 const OFFSET_COMMIT_VERSION_WITH_EXPIRY: i16 = 1;
+/// The version of TransactionLogValue that knows of KIP-890.
+const TRANSACTION_VERSION: i16 = 1;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
-    #[error("the group fact {0:?} has no key that this version knows: was it written by a newer one?")]
+    #[error("the fact {0:?} has no key that this version knows: was it written by a newer one?")]
     UnknownKey(Bytes),
-    #[error("the group fact {key:?} cannot be read: {reason}")]
+    #[error("the fact {key:?} cannot be read: {reason}")]
     BadValue { key: Bytes, reason: String },
 }
 
 /// A fact's key, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
-    Group { group: Str },
-    Offset { group: Str, topic: Str, partition: i32 },
+    Group {
+        group: Str,
+    },
+    Offset {
+        group: Str,
+        topic: Str,
+        partition: i32,
+    },
+    Pending {
+        group: Str,
+        producer_id: i64,
+        topic: Str,
+        partition: i32,
+    },
+    Transaction {
+        transactional_id: Str,
+    },
 }
 
 pub(crate) fn group_key(group: &str) -> Bytes {
@@ -53,6 +72,24 @@ pub(crate) fn offset_key(group: &str, topic: &str, partition: i32) -> Bytes {
     Bytes::from(key)
 }
 
+/// An offset that is committed when its producer's transaction is.
+pub(crate) fn pending_key(group: &str, producer_id: i64, topic: &str, partition: i32) -> Bytes {
+    let mut key = String::with_capacity(24 + group.len() + topic.len());
+    key.push_str("pending/");
+    push_name(&mut key, group);
+    key.push_str(&format!("/{producer_id}/"));
+    push_name(&mut key, topic);
+    key.push_str(&format!("/{partition}"));
+    Bytes::from(key)
+}
+
+pub(crate) fn transaction_key(transactional_id: &str) -> Bytes {
+    let mut key = String::with_capacity(12 + transactional_id.len());
+    key.push_str("transaction/");
+    push_name(&mut key, transactional_id);
+    Bytes::from(key)
+}
+
 pub(crate) fn parse_key(key: &Bytes) -> Result<Key, LoadError> {
     try_parse_key(key).ok_or_else(|| LoadError::UnknownKey(key.clone()))
 }
@@ -67,6 +104,15 @@ fn try_parse_key(key: &[u8]) -> Option<Key> {
             group: parse_name(parts.next()?)?,
             topic: parse_name(parts.next()?)?,
             partition: parts.next()?.parse().ok()?,
+        },
+        "pending" => Key::Pending {
+            group: parse_name(parts.next()?)?,
+            producer_id: parts.next()?.parse().ok()?,
+            topic: parse_name(parts.next()?)?,
+            partition: parts.next()?.parse().ok()?,
+        },
+        "transaction" => Key::Transaction {
+            transactional_id: parse_name(parts.next()?)?,
         },
         _ => return None,
     };
@@ -110,6 +156,10 @@ pub(crate) fn encode_offset(value: &OffsetCommitValue) -> Bytes {
         OFFSET_COMMIT_VERSION_WITH_EXPIRY
     };
     encode(value, version)
+}
+
+pub(crate) fn encode_transaction(value: &TransactionLogValue) -> Bytes {
+    encode(value, TRANSACTION_VERSION)
 }
 
 #[allow(clippy::expect_used)]
@@ -163,6 +213,17 @@ mod tests {
                 partition: 17,
             };
             assert_eq!(offset, expected);
+            let pending = parse_key(&pending_key(group, 4_000, "t.o-p_ic", 17)).unwrap();
+            let expected = Key::Pending {
+                group: Str::from(group.to_owned()),
+                producer_id: 4_000,
+                topic: Str::from("t.o-p_ic"),
+                partition: 17,
+            };
+            assert_eq!(pending, expected);
+            let transaction = parse_key(&transaction_key(group)).unwrap();
+            let transactional_id = Str::from(group.to_owned());
+            assert_eq!(transaction, Key::Transaction { transactional_id });
         }
     }
 

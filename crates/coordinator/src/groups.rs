@@ -12,7 +12,7 @@ use milena_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use milena_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use milena_protocol::messages::{
     HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest,
+    OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest, TxnOffsetCommitRequest,
 };
 use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue};
 use milena_protocol::{ErrorCode, Str, Uuid};
@@ -20,7 +20,7 @@ use milena_protocol::{ErrorCode, Str, Uuid};
 use crate::facts::{self, Key, LoadError};
 use crate::group::{Group, Join, Parked, State, Step};
 use crate::limits::{MAX_GROUPS_PER_SHARD, MAX_NAME_BYTES};
-use crate::offsets;
+use crate::offsets::{self, pending};
 use crate::timers::{TimerKey, Timers};
 use crate::{Client, Effects, GroupConfig, Reply, Ticket};
 
@@ -72,6 +72,7 @@ impl Groups {
         self.groups.clear();
         self.timers.clear();
         let mut offsets = Vec::new();
+        let mut pending = Vec::new();
         for (key, value) in rows {
             match facts::parse_key(&key)? {
                 Key::Group { group } => {
@@ -86,6 +87,16 @@ impl Groups {
                     let value: OffsetCommitValue = facts::decode(&key, &value)?;
                     offsets.push((group, topic, partition, value));
                 }
+                Key::Pending {
+                    group,
+                    producer_id,
+                    topic,
+                    partition,
+                } => {
+                    let value: OffsetCommitValue = facts::decode(&key, &value)?;
+                    pending.push((group, producer_id, topic, partition, value));
+                }
+                Key::Transaction { .. } => return Err(LoadError::UnknownKey(key)),
             }
         }
         for (id, topic, partition, value) in offsets {
@@ -94,6 +105,13 @@ impl Groups {
                 .entry(id.clone())
                 .or_insert_with(|| Group::new(id, now_ms));
             group.offsets.load(topic, partition, value);
+        }
+        for (id, producer_id, topic, partition, value) in pending {
+            let group = self
+                .groups
+                .entry(id.clone())
+                .or_insert_with(|| Group::new(id, now_ms));
+            group.offsets.load_pending(producer_id, topic, partition, value);
         }
         self.start_timers(now_ms);
         Ok(())
@@ -308,12 +326,58 @@ impl Groups {
         effects
     }
 
+    /// Keeps offsets that are committed when the producer's transaction is (KIP-98). Whoever calls it has
+    /// checked that this is open, and sees to it that [`Self::end_transaction`] comes after it.
+    pub fn commit_transactional_offsets(
+        &mut self,
+        now_ms: i64,
+        ticket: Ticket,
+        request: &TxnOffsetCommitRequest,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        let full = self.groups.len() >= MAX_GROUPS_PER_SHARD;
+        let (mut step, groups) = self.step(now_ms, &mut effects);
+        let response = match groups.get_mut(&request.group_id) {
+            Some(group) => group.commit_transactional_offsets(&mut step, request),
+            None if request.generation_id >= 0 => pending::refuse(request, ErrorCode::IllegalGeneration),
+            None if request.group_id.is_empty() || request.group_id.len() > MAX_NAME_BYTES => {
+                pending::refuse(request, ErrorCode::InvalidGroupId)
+            }
+            None if full => pending::refuse(request, ErrorCode::CoordinatorNotAvailable),
+            None => {
+                let mut group = Group::new(request.group_id.detached(), now_ms);
+                let response = group.commit_transactional_offsets(&mut step, request);
+                if !group.is_vacant() {
+                    groups.insert(group.id.clone(), group);
+                }
+                response
+            }
+        };
+        effects.reply(ticket, Reply::TxnOffsetCommit(response));
+        effects
+    }
+
+    /// A producer's transaction has ended: its offsets take effect in every group of the shard, or go.
+    pub fn end_transaction(&mut self, producer_id: i64, commit: bool) -> Effects {
+        let mut effects = Effects::default();
+        for group in self.groups.values_mut() {
+            group.end_transaction(&mut effects, producer_id, commit);
+        }
+        effects
+    }
+
     /// What a group has committed. The group's member id and epoch (v9) mean nothing to classic
     /// groups and are not looked at, as in Kafka.
-    pub fn fetch_offsets(&self, request: &OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+    /// `require_stable`: an offset that a transaction may change is answered with UNSTABLE_OFFSET_COMMIT.
+    pub fn fetch_offsets(
+        &self,
+        request: &OffsetFetchRequestGroup,
+        require_stable: bool,
+    ) -> OffsetFetchResponseGroup {
         offsets::fetch(
             self.groups.get(&request.group_id).map(|group| &group.offsets),
             request,
+            require_stable,
         )
     }
 

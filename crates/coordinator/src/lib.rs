@@ -1,7 +1,8 @@
-//! Group coordination as a pure state machine: classic consumer groups and their committed offsets.
+//! Coordination as pure state machines: classic consumer groups with their committed offsets, and
+//! transactions.
 //!
-//! [`Groups`] holds one shard of groups. It does no I/O, reads no clock and has no threads: whoever
-//! drives it gives it a request and the time, and gets [`Effects`] back: the facts that changed and
+//! [`Groups`] holds one shard of groups, [`Transactions`] one of transactional ids (see there). They do no I/O, read no clock and have no threads: whoever
+//! drives one gives it a request and the time, and gets [`Effects`] back: the facts that changed, and
 //! the replies that may be sent once those facts are stored.
 //!
 //! What it promises
@@ -30,12 +31,16 @@ mod groups;
 mod offsets;
 mod subscription;
 mod timers;
+mod transactions;
 
 pub mod limits;
 
-pub use effects::{Effects, FactChange, Reply, Ticket};
+pub use effects::{Effects, EndTransaction, FactChange, Reply, Ticket};
 pub use facts::LoadError;
 pub use groups::Groups;
+pub use transactions::{
+    AddPartitions, TransactionConfig, TransactionFilter, TransactionState, Transactions, whole_match,
+};
 
 use milena_protocol::Str;
 

@@ -8,6 +8,17 @@ pub const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1000;
 /// with COORDINATOR_NOT_AVAILABLE, on which clients retry: groups expire.
 pub const MAX_GROUPS_PER_SHARD: usize = 250_000;
 
+/// Transactional ids that one shard holds. When it is full, a new one is answered with
+/// COORDINATOR_NOT_AVAILABLE, on which clients retry: ids expire.
+pub const MAX_TRANSACTIONAL_IDS_PER_SHARD: usize = 250_000;
+
+/// Partitions of one transaction.
+pub const MAX_PARTITIONS_PER_TRANSACTION: usize = 100_000;
+
+/// Producers whose offsets wait in one group for their transaction's end. Beyond it, those of another are
+/// answered with COORDINATOR_NOT_AVAILABLE.
+pub const MAX_PENDING_PRODUCERS_PER_GROUP: usize = 10_000;
+
 /// Members of one group, whatever `group.max.size` says.
 pub const MAX_MEMBERS_PER_GROUP: usize = 100_000;
 

@@ -1,4 +1,7 @@
-//! The committed offsets of one group: OffsetCommit, OffsetFetch, OffsetDelete and expiry.
+//! The committed offsets of one group: OffsetCommit, OffsetFetch, OffsetDelete and expiry; in `pending`
+//! those that wait for the end of a transaction.
+
+pub(crate) mod pending;
 
 use std::collections::BTreeMap;
 
@@ -45,23 +48,20 @@ struct Committed {
 
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
-    topics: BTreeMap<Str, BTreeMap<i32, Committed>>,
+    topics: Topics,
+    /// By producer id: what is committed when the producer's transaction is.
+    pending: BTreeMap<i64, Topics>,
 }
+
+type Topics = BTreeMap<Str, BTreeMap<i32, Committed>>;
 
 impl Offsets {
     pub(crate) fn is_empty(&self) -> bool {
-        self.topics.is_empty()
+        self.topics.is_empty() && self.pending.is_empty()
     }
 
     pub(crate) fn load(&mut self, topic: Str, partition: i32, value: OffsetCommitValue) {
-        let committed = Committed {
-            offset: value.offset,
-            leader_epoch: value.leader_epoch,
-            metadata: value.metadata,
-            commit_timestamp_ms: value.commit_timestamp,
-            expire_timestamp_ms: Some(value.expire_timestamp).filter(|at| *at != -1),
-            topic_id: value.topic_id,
-        };
+        let committed = Committed::from(value);
         self.topics.entry(topic).or_default().insert(partition, committed);
     }
 
@@ -87,6 +87,7 @@ impl Offsets {
                 effects.remove(facts::offset_key(group, &topic, partition));
             }
         }
+        self.clear_pending(group, effects);
     }
 
     /// Forgets the offsets of a topic that is gone.
@@ -94,6 +95,7 @@ impl Offsets {
         for partition in self.topics.remove(topic).unwrap_or_default().into_keys() {
             effects.remove(facts::offset_key(group, topic, partition));
         }
+        self.forget_pending_topic(group, topic, effects);
     }
 }
 
@@ -170,15 +172,15 @@ impl Group {
         };
         let key = facts::offset_key(&self.id, &topic.name, partition.partition_index);
         step.effects.put(key, facts::encode_offset(&committed.stored()));
-        match self.offsets.topics.get_mut(&topic.name) {
-            Some(partitions) => {
-                partitions.insert(partition.partition_index, committed);
-            }
-            None => {
-                let partitions = BTreeMap::from([(partition.partition_index, committed)]);
-                self.offsets.topics.insert(topic.name.detached(), partitions);
-            }
-        }
+        // The newest wins: what a transaction has pending here is older.
+        self.offsets
+            .forget_pending(&self.id, &topic.name, partition.partition_index, step.effects);
+        insert(
+            &mut self.offsets.topics,
+            &topic.name,
+            partition.partition_index,
+            committed,
+        );
         ErrorCode::None
     }
 
@@ -222,6 +224,10 @@ impl Group {
         if self.offsets.is_empty() {
             return true;
         }
+        if self.offsets.has_pending() {
+            // A group is in use as long as a transaction may commit offsets to it.
+            return false;
+        }
         // Since when an offset is unused: in a group without membership and in one with members
         // since its commit, in a group that all members have left since they left.
         let since_state_began = match (&self.protocol_type, self.state) {
@@ -249,6 +255,30 @@ impl Group {
                 .remove(facts::offset_key(&self.id, &topic, partition));
         }
         self.offsets.is_empty()
+    }
+}
+
+fn insert(topics: &mut Topics, topic: &Str, partition: i32, committed: Committed) {
+    match topics.get_mut(topic) {
+        Some(partitions) => {
+            partitions.insert(partition, committed);
+        }
+        None => {
+            topics.insert(topic.detached(), BTreeMap::from([(partition, committed)]));
+        }
+    }
+}
+
+impl From<OffsetCommitValue> for Committed {
+    fn from(value: OffsetCommitValue) -> Self {
+        Self {
+            offset: value.offset,
+            leader_epoch: value.leader_epoch,
+            metadata: value.metadata,
+            commit_timestamp_ms: value.commit_timestamp,
+            expire_timestamp_ms: Some(value.expire_timestamp).filter(|at| *at != -1),
+            topic_id: value.topic_id,
+        }
     }
 }
 
@@ -314,12 +344,15 @@ fn commit_response_partition(
 }
 
 /// What a group has committed, for the partitions asked for or (no topics given) for all. A group
-/// that does not exist has committed nothing; that is no error. `require_stable` needs no answer
-/// of its own as long as no commit is part of an open transaction.
+/// that does not exist has committed nothing; that is no error.
 pub(crate) fn fetch(
     offsets: Option<&Offsets>,
     request: &OffsetFetchRequestGroup,
+    require_stable: bool,
 ) -> OffsetFetchResponseGroup {
+    let is_unstable = |topic: &Str, partition: i32| {
+        require_stable && offsets.is_some_and(|offsets| offsets.is_pending(topic, partition))
+    };
     let mut response = OffsetFetchResponseGroup {
         group_id: request.group_id.clone(),
         ..OffsetFetchResponseGroup::default()
@@ -331,7 +364,10 @@ pub(crate) fn fetch(
                     name: name.clone(),
                     partitions: partitions
                         .iter()
-                        .map(|(index, committed)| fetched(*index, Some(committed)))
+                        .map(|(index, committed)| match is_unstable(name, *index) {
+                            true => unstable(*index),
+                            false => fetched(*index, Some(committed)),
+                        })
                         .collect(),
                     ..OffsetFetchResponseTopics::default()
                 };
@@ -346,6 +382,10 @@ pub(crate) fn fetch(
                     ..OffsetFetchResponseTopics::default()
                 };
                 for index in &asked.partition_indexes {
+                    if is_unstable(&asked.name, *index) {
+                        topic.partitions.push(unstable(*index));
+                        continue;
+                    }
                     let committed = offsets.and_then(|offsets| offsets.get(&asked.name, *index));
                     // An offset of a topic that was deleted since is none of its namesake's.
                     let committed = committed.filter(|one| !differ(one.topic_id, asked.topic_id));
@@ -360,6 +400,13 @@ pub(crate) fn fetch(
 
 fn differ(committed: Uuid, asked: Uuid) -> bool {
     committed != Uuid::ZERO && asked != Uuid::ZERO && committed != asked
+}
+
+fn unstable(index: i32) -> OffsetFetchResponsePartitions {
+    OffsetFetchResponsePartitions {
+        error_code: ErrorCode::UnstableOffsetCommit.code(),
+        ..fetched(index, None)
+    }
 }
 
 fn fetched(index: i32, committed: Option<&Committed>) -> OffsetFetchResponsePartitions {

@@ -241,7 +241,7 @@ fn an_offset_committed_for_a_topic_id_is_not_told_for_another_topic_of_that_name
                 topics: Some(vec![topic]),
                 ..OffsetFetchRequestGroup::default()
             };
-            let response = shard.groups.fetch_offsets(&request);
+            let response = shard.groups.fetch_offsets(&request, false);
             assert_eq!(response.topics[0].topic_id, asked);
             assert_eq!(response.topics[0].partitions[0].committed_offset, offset);
         }

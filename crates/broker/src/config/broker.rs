@@ -135,6 +135,14 @@ pub struct BrokerConfig {
     /// `offsets.retention.minutes` in milliseconds.
     pub offsets_retention_ms: i64,
     pub offsets_retention_check_interval_ms: i64,
+    /// `transaction.max.timeout.ms`
+    pub transaction_max_timeout_ms: i32,
+    /// `transactional.id.expiration.ms`
+    pub transactional_id_expiration_ms: i64,
+    /// `transaction.remove.expired.transaction.cleanup.interval.ms`
+    pub transaction_expiration_check_interval_ms: i64,
+    /// `transaction.partition.verification.enable`
+    pub transaction_partition_verification_enable: bool,
     pub producer_id_expiration_ms: i32,
     pub log_retention_check_interval_ms: i64,
     pub log_flush_offset_checkpoint_interval_ms: i32,
@@ -217,6 +225,12 @@ impl BrokerConfig {
             offset_metadata_max_bytes: layers.number("offset.metadata.max.bytes")?,
             offsets_retention_ms: layers.time_ms(&[("offsets.retention.minutes", MINUTE_MS)])?,
             offsets_retention_check_interval_ms: layers.number("offsets.retention.check.interval.ms")?,
+            transaction_max_timeout_ms: layers.number("transaction.max.timeout.ms")?,
+            transactional_id_expiration_ms: layers.number("transactional.id.expiration.ms")?,
+            transaction_expiration_check_interval_ms: layers
+                .number("transaction.remove.expired.transaction.cleanup.interval.ms")?,
+            transaction_partition_verification_enable: layers
+                .boolean("transaction.partition.verification.enable")?,
             producer_id_expiration_ms: layers.number("producer.id.expiration.ms")?,
             log_retention_check_interval_ms: layers.number("log.retention.check.interval.ms")?,
             log_flush_offset_checkpoint_interval_ms: layers

@@ -2,31 +2,46 @@
 //! decide, and sends their replies.
 //!
 //! A group belongs to one of [`GROUP_SHARDS`] shards, by a hash of its id that never changes,
-//! because its facts lie in that shard of the fact store. See `shard` for what one promises.
+//! because its facts lie in that shard of the fact store. See `shards` for what one promises.
 //!
 //! Left to others: every decision (`milena_coordinator`), whether topics exist (the handlers).
 
-mod shard;
-
 use std::sync::Arc;
 
-use milena_coordinator::{Effects, GroupConfig, Groups as GroupsShard, Reply, Ticket};
-use milena_protocol::{ErrorCode, Str};
-use milena_state::StateStore;
+use milena_coordinator::{Effects, GroupConfig, Groups as GroupsShard, LoadError, Reply, Ticket};
+use milena_protocol::{ErrorCode, Str, Uuid};
+use milena_state::{Row, StateStore};
 
 use crate::broker::StartError;
 use crate::clock::Clock;
 use crate::outcome::BoxFuture;
+use crate::shards::{Machine, Shard, hash};
 use crate::stop::Stop;
-
-use shard::Shard;
 
 /// How many shards groups are spread over. Part of the stored format: never to be changed.
 pub(crate) const GROUP_SHARDS: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Groups {
-    shards: Vec<Arc<Shard>>,
+    shards: Vec<Arc<Shard<GroupsShard>>>,
+}
+
+impl Machine for GroupsShard {
+    fn load(&mut self, now_ms: i64, _epoch: i32, rows: Vec<Row>) -> Result<Effects, LoadError> {
+        self.load(now_ms, rows).map(|()| Effects::default())
+    }
+
+    fn unload(&mut self) -> Effects {
+        self.unload()
+    }
+
+    fn tick(&mut self, now_ms: i64) -> Effects {
+        self.tick(now_ms)
+    }
+
+    fn next_deadline_ms(&self) -> Option<i64> {
+        self.next_deadline_ms()
+    }
 }
 
 impl Groups {
@@ -37,8 +52,18 @@ impl Groups {
         config: GroupConfig,
         stop: &Stop,
     ) -> Result<Self, StartError> {
-        let shards: Vec<Arc<Shard>> = (0..GROUP_SHARDS)
-            .map(|index| Shard::new(index, facts.clone(), clock.clone(), config.clone()))
+        let new_member_suffix = || Uuid::from_bytes(rand::random());
+        let shards: Vec<Arc<Shard<GroupsShard>>> = (0..GROUP_SHARDS)
+            .map(|index| {
+                let groups = GroupsShard::new(config.clone(), new_member_suffix);
+                Shard::new(
+                    format!("groups-{index}"),
+                    groups,
+                    facts.clone(),
+                    clock.clone(),
+                    None,
+                )
+            })
             .collect();
         // All at once, so that an engine may take them together.
         let loads: Vec<_> = shards.iter().map(Shard::start_load).collect();
@@ -51,13 +76,8 @@ impl Groups {
         Ok(Self { shards })
     }
 
-    fn shard(&self, group_id: &str) -> &Arc<Shard> {
-        // FNV-1a, 64 bits. Never to be changed: it decides where a group's facts are found.
-        let hash = group_id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let index = usize::try_from(hash % GROUP_SHARDS as u64).unwrap_or(0);
-        &self.shards[index]
+    fn shard(&self, group_id: &str) -> &Arc<Shard<GroupsShard>> {
+        &self.shards[hash(group_id, GROUP_SHARDS)]
     }
 
     /// Hands a request to its group's shard, in the order of the calls, and gives its reply.
@@ -91,7 +111,7 @@ impl Groups {
         let changes: Vec<_> = self
             .shards
             .iter()
-            .map(|shard| shard.topics_deleted(topics))
+            .map(|shard| shard.change(|groups, _| groups.topic_deleted(topics)))
             .collect();
         for change in changes {
             if let Err(error) = change.await {
@@ -103,6 +123,19 @@ impl Groups {
                 );
             }
         }
+    }
+
+    /// A producer's transaction has ended: its offsets take effect, or go. Resolves when that is stored.
+    pub(crate) async fn end_transaction(&self, producer_id: i64, commit: bool) -> Result<(), ErrorCode> {
+        let changes: Vec<_> = self
+            .shards
+            .iter()
+            .map(|shard| shard.change(|groups, _| groups.end_transaction(producer_id, commit)))
+            .collect();
+        for change in changes {
+            change.await?;
+        }
+        Ok(())
     }
 
     /// Answers everybody who waits, and ends when everything decided is stored.

@@ -117,7 +117,7 @@ fn committed(groups: &Groups) -> BoxFuture<Result<i64, ErrorCode>> {
         ..Default::default()
     };
     groups.read("g", move |groups| {
-        groups.fetch_offsets(&request).topics[0].partitions[0].committed_offset
+        groups.fetch_offsets(&request, false).topics[0].partitions[0].committed_offset
     })
 }
 

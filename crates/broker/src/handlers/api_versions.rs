@@ -5,16 +5,19 @@
 //! always version 0 (dispatch and `milena_protocol::frame` see to both).
 //!
 //! v1 throttle time. v3 client software's name and version (checked as Kafka does), features.
-//! v4 features whose lowest version is 0.
+//! v4 features whose lowest version is 0 (before it they are left out).
 //!
-//! Differences: only what is implemented is told, and no feature is: each of Kafka's feature flags
-//! switches on something that does not exist here yet.
+//! Differences: only what is implemented is told. Of the features that is `transaction.version`, whose
+//! level 2 has clients leave their partitions to the broker and bump their epoch (KIP-890); each of
+//! Kafka's others switches on something that does not exist here yet.
 
 use std::sync::Arc;
 
 use milena_protocol::messages::ApiVersionsRequest;
-use milena_protocol::messages::api_versions_response::{ApiVersion, ApiVersionsResponse};
-use milena_protocol::{ApiKey, ErrorCode};
+use milena_protocol::messages::api_versions_response::{
+    ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
+use milena_protocol::{ApiKey, ErrorCode, Str};
 
 use crate::broker::Broker;
 use crate::context::RequestContext;
@@ -34,12 +37,21 @@ pub(crate) async fn handle(
             ..Default::default()
         };
     }
-    ranges(ErrorCode::None)
+    let mut response = ranges(ErrorCode::None);
+    if context.api_version < FIRST_VERSION_WITH_ALL_FEATURES {
+        response.supported_features.clear();
+    }
+    response
 }
 
 /// Versions 0 to 2 of Produce are gone (KIP-896), yet Kafka goes on telling them: librdkafka takes a
 /// broker without them for one that cannot compress (KAFKA-18659). A request in one of them is refused.
 const PRODUCE_MIN_VERSION: i16 = 0;
+
+/// Clients of versions before it take a feature's version 0 for a mistake.
+const FIRST_VERSION_WITH_ALL_FEATURES: i16 = 4;
+const TRANSACTION_VERSION: &str = "transaction.version";
+const TRANSACTION_LEVEL: i16 = 2;
 
 /// The answer to a version that is not known.
 pub(crate) fn unsupported_version() -> ApiVersionsResponse {
@@ -59,6 +71,19 @@ fn ranges(error: ErrorCode) -> ApiVersionsResponse {
     ApiVersionsResponse {
         error_code: error.code(),
         api_keys: ADVERTISED.iter().map(range).collect(),
+        supported_features: vec![SupportedFeatureKey {
+            name: Str::from(TRANSACTION_VERSION),
+            min_version: 0,
+            max_version: TRANSACTION_LEVEL,
+            ..Default::default()
+        }],
+        finalized_features_epoch: 0,
+        finalized_features: vec![FinalizedFeatureKey {
+            name: Str::from(TRANSACTION_VERSION),
+            min_version_level: TRANSACTION_LEVEL,
+            max_version_level: TRANSACTION_LEVEL,
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }

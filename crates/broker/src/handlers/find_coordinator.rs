@@ -1,13 +1,11 @@
-//! FindCoordinator (API 10), versions 0 to 6: which broker looks after a group. Here: this one, at
-//! the advertised address of the listener that the client came by.
+//! FindCoordinator (API 10), versions 0 to 6: which broker looks after a group or a
+//! transactional id. Here: this one, at the advertised address of the listener that the client came by.
 //!
 //! Versions: 1 key type and error message, 3 flexible, 4 several keys (KIP-699), 5 transactions
 //! (KIP-890), 6 share groups (KIP-932).
 //!
-//! Differences from Kafka: transactions and share groups are not implemented yet. A transactional
-//! id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients report at once (they
-//! retry COORDINATOR_NOT_AVAILABLE for ever); a share key with INVALID_REQUEST, as Kafka does where
-//! share groups are off.
+//! Difference from Kafka: share groups are not implemented yet. A share key is refused with
+//! INVALID_REQUEST, as Kafka does where share groups are off.
 
 use std::sync::Arc;
 
@@ -25,7 +23,6 @@ const TRANSACTION: i8 = 1;
 const BATCHED_VERSION: i16 = 4;
 
 const NO_ADDRESS: &str = "No address is advertised for this listener.";
-const NO_TRANSACTIONS: &str = "Transactions are not implemented yet.";
 const NO_SHARE_GROUPS: &str = "Share groups are not implemented yet.";
 
 pub(crate) async fn handle(
@@ -34,9 +31,8 @@ pub(crate) async fn handle(
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let found = match (request.key_type, broker.endpoint(context)) {
-        (GROUP, Some(endpoint)) => Ok(endpoint),
-        (GROUP, None) => Err((ErrorCode::CoordinatorNotAvailable, NO_ADDRESS)),
-        (TRANSACTION, _) => Err((ErrorCode::TransactionalIdAuthorizationFailed, NO_TRANSACTIONS)),
+        (GROUP | TRANSACTION, Some(endpoint)) => Ok(endpoint),
+        (GROUP | TRANSACTION, None) => Err((ErrorCode::CoordinatorNotAvailable, NO_ADDRESS)),
         _ => Err((ErrorCode::InvalidRequest, NO_SHARE_GROUPS)),
     };
     let coordinator = match found {

@@ -4,8 +4,8 @@
 //! 7 stable offsets only (KIP-447), 8 several groups (KIP-709), 9 member epochs (KIP-848), 10
 //! topics by id.
 //!
-//! Only what is stored is answered. Stable or not makes no difference before there are
-//! transactions.
+//! Only what is stored is answered; from version 7 on a client may have partitions refused whose
+//! offset an open transaction may change (UNSTABLE_OFFSET_COMMIT).
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub(crate) async fn handle(
     let asked: Vec<Asked> = single
         .into_iter()
         .chain(request.groups)
-        .map(|group| ask(broker, by_id, group))
+        .map(|group| ask(broker, by_id, request.require_stable, group))
         .collect();
     let broker = Arc::clone(broker);
     Outcome::Later(Box::pin(async move {
@@ -110,7 +110,7 @@ fn single_group(request: &OffsetFetchRequest) -> OffsetFetchRequestGroup {
     }
 }
 
-fn ask(broker: &Broker, by_id: bool, mut group: OffsetFetchRequestGroup) -> Asked {
+fn ask(broker: &Broker, by_id: bool, require_stable: bool, mut group: OffsetFetchRequestGroup) -> Asked {
     let mut refused = Vec::new();
     if by_id && let Some(topics) = &mut group.topics {
         topics.retain_mut(|topic| match broker.topics.get_by_id(&topic.topic_id) {
@@ -124,9 +124,9 @@ fn ask(broker: &Broker, by_id: bool, mut group: OffsetFetchRequestGroup) -> Aske
             }
         });
     }
-    let answer = broker
-        .groups
-        .read(&group.group_id, |groups| groups.fetch_offsets(&group));
+    let answer = broker.groups.read(&group.group_id, |groups| {
+        groups.fetch_offsets(&group, require_stable)
+    });
     Asked {
         group_id: group.group_id,
         refused,

@@ -9,17 +9,19 @@
 //! when the high watermark has passed it. `min.insync.replicas` cannot fail: Kafka compares it with
 //! the replicas there are, and here that is one.
 //!
-//! Differences from Kafka: transactions are not implemented yet. A transactional batch is refused
-//! with INVALID_TXN_STATE, Kafka's answer for a partition that is not part of the transaction,
-//! which no client retries (and TRANSACTIONAL_ID_AUTHORIZATION_FAILED when the request has no
-//! transactional id, as in Kafka). A null batch is INVALID_RECORD, not an unknown server error. And
+//! A transactional batch that opens its producer's transaction in its partition is verified with the
+//! transaction coordinator first (KIP-890); from version 12 on that adds the partition to the
+//! transaction. What cannot be verified now is answered with NOT_ENOUGH_REPLICAS, which clients retry,
+//! as in Kafka.
+//!
+//! Differences from Kafka: a null batch is INVALID_RECORD, not an unknown server error. And
 //! a batch that is invalid as a whole is answered with a sentence, where Kafka gives the code alone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use milena_log::{Append, Appended, LogError, ReadBound};
+use milena_log::{Append, Appended, LogError, VerificationGuard};
 use milena_protocol::messages::produce_request::{ProduceRequest, TopicProduceData};
 use milena_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
@@ -30,8 +32,9 @@ use milena_protocol::{ErrorCode, Str, Uuid};
 use crate::broker::Broker;
 use crate::context::RequestContext;
 use crate::outcome::{BoxFuture, Outcome};
-use crate::partitions::{Partition, Seen, Wait};
+use crate::partitions::Partition;
 use crate::topics::Topic;
+use crate::transactions::{Unverified, Verified, verify_produce};
 
 mod record_errors;
 
@@ -41,6 +44,11 @@ const TOPIC_IDS_VERSION: i16 = 13;
 const ZSTD_VERSION: i16 = 7;
 /// Kafka's admin client may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// The first version whose clients know TRANSACTION_ABORTABLE.
+const ABORTABLE_VERSION: i16 = 11;
+/// The first version whose clients leave it to the broker to add partitions to their transaction.
+const EPOCH_BUMP_VERSION: i16 = 12;
 
 const ACKS_ALL: i16 = -1;
 const ACKS_NONE: i16 = 0;
@@ -143,7 +151,8 @@ pub(crate) async fn handle(
 ) -> Outcome<ProduceResponse> {
     let acks = request.acks;
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let topics = start_appends(broker, context, request);
+    let verified = verify(broker, context, &request).await;
+    let topics = start_appends(broker, context, request, &verified);
     let client_id = context.client_id.clone().unwrap_or_default();
     let stopped = broker.stop.stopped();
     let finish = async move {
@@ -178,8 +187,71 @@ pub(crate) async fn handle(
     }
 }
 
+/// Asks the transaction coordinator about the batches that need it. Before anything is appended, so that
+/// a connection's batches stay in their order.
+async fn verify(broker: &Arc<Broker>, context: &RequestContext, request: &ProduceRequest) -> Verified {
+    let Some(transactional_id) = &request.transactional_id else {
+        return Verified::new();
+    };
+    let mut unverified = Vec::new();
+    for data in &request.topic_data {
+        let topic = match context.api_version >= TOPIC_IDS_VERSION {
+            true => broker.topics.get_by_id(&data.topic_id),
+            false => broker.topics.get(&data.name),
+        };
+        let Some(topic) = topic else { continue };
+        for batch in &data.partition_data {
+            let header = batch.records.as_deref().and_then(header);
+            if let Some(header) = header.filter(BatchHeader::is_transactional)
+                && let Some(partition) = topic.partition(batch.index)
+            {
+                unverified.push(Unverified {
+                    topic: topic.name.clone(),
+                    partition: Arc::clone(partition),
+                    header,
+                });
+            }
+        }
+    }
+    let adds = context.api_version >= EPOCH_BUMP_VERSION;
+    verify_produce(broker, transactional_id, adds, unverified).await
+}
+
+/// The guard that a batch is appended with, or why it is not, in the words that its client knows.
+fn guard_of(
+    version: i16,
+    verification: Option<&Result<VerificationGuard, ErrorCode>>,
+) -> Result<Option<VerificationGuard>, Refusal> {
+    let error = match verification {
+        None => return Ok(None),
+        Some(Ok(guard)) => return Ok(Some(*guard)),
+        Some(Err(error)) => *error,
+    };
+    Err(match error {
+        ErrorCode::ConcurrentTransactions if version >= EPOCH_BUMP_VERSION => error.into(),
+        ErrorCode::ConcurrentTransactions
+        | ErrorCode::CoordinatorLoadInProgress
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::NotCoordinator => Refusal {
+            message: Some(Str::from(format!(
+                "Unable to verify the partition has been added to the transaction. Underlying error: {}",
+                error.name()
+            ))),
+            ..ErrorCode::NotEnoughReplicas.into()
+        },
+        ErrorCode::TransactionAbortable if version < ABORTABLE_VERSION => ErrorCode::InvalidTxnState.into(),
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch.into(),
+        other => other.into(),
+    })
+}
+
 /// Gives every batch to its log, in the order of the request.
-fn start_appends(broker: &Arc<Broker>, context: &RequestContext, request: ProduceRequest) -> Vec<TopicSteps> {
+fn start_appends(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    request: ProduceRequest,
+    verified: &Verified,
+) -> Vec<TopicSteps> {
     let by_id = context.api_version >= TOPIC_IDS_VERSION;
     let whole = refuse_all(&request);
     let mut topics = Vec::with_capacity(request.topic_data.len());
@@ -202,7 +274,10 @@ fn start_appends(broker: &Arc<Broker>, context: &RequestContext, request: Produc
                 (None, None) if by_id => Err(ErrorCode::UnknownTopicId.into()),
                 (None, None) => Err(ErrorCode::UnknownTopicOrPartition.into()),
                 (None, Some(topic)) => {
-                    start_append(broker, context, topic, partition.index, partition.records)
+                    let verification = verified.get(&(topic.name.clone(), partition.index));
+                    guard_of(context.api_version, verification).and_then(|guard| {
+                        start_append(broker, context, topic, partition.index, partition.records, guard)
+                    })
                 }
             };
             partitions.push((partition.index, step.unwrap_or_else(Step::Refused)));
@@ -246,6 +321,7 @@ fn start_append(
     topic: &Topic,
     index: i32,
     batch: Option<Bytes>,
+    verification: Option<VerificationGuard>,
 ) -> Result<Step, Refusal> {
     let partition = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let batch = batch.ok_or(ErrorCode::InvalidRecord)?;
@@ -259,7 +335,7 @@ fn start_append(
         batch: batch.clone(),
         leader_epoch: partition.leader_epoch(),
         now_ms,
-        verification: None,
+        verification,
     };
     Ok(Step::Appending {
         partition: Arc::clone(partition),
@@ -294,13 +370,6 @@ fn check_header(version: i16, partition: &Partition, batch: &[u8]) -> Result<(),
             },
             partition,
         ));
-    }
-    if header.is_transactional() {
-        let message = Some(Str::from("Transactions are not implemented yet."));
-        return Err(Refusal {
-            message,
-            ..ErrorCode::InvalidTxnState.into()
-        });
     }
     Ok(())
 }
@@ -356,22 +425,10 @@ async fn finish_append(
     if acks != ACKS_ALL || partition.log().watermarks().high_watermark > appended.last_offset {
         return Ok(appended);
     }
-    let mut wait = Wait::new();
-    // Never told for the log start: what retention takes was committed.
-    let seen = Seen {
-        bound: ReadBound::HighWatermark,
-        reached: appended.last_offset,
-        offset: i64::MAX,
-    };
-    wait.arm(0, &partition, seen);
     tokio::select! {
-        _ = wait.changed() => {}
+        reached = partition.reached(appended.last_offset) => reached?,
         () = tokio::time::sleep_until(deadline) => return Err(ErrorCode::RequestTimedOut.into()),
         () = stopped => return Err(ErrorCode::NotLeaderOrFollower.into()),
-    }
-    // Told of a failure, too: then the records may be gone.
-    if partition.log().watermarks().high_watermark <= appended.last_offset {
-        partition.check()?;
     }
     Ok(appended)
 }

@@ -145,6 +145,7 @@ impl Server {
     pub async fn shutdown(mut self) -> Result<(), StartError> {
         self.broker.stop.stop();
         self.broker.groups.close().await;
+        self.broker.transactions.close().await;
         let drained = tokio::time::timeout(DRAIN_LIMIT, async {
             while let Some(connections) = self.acceptors.join_next().await {
                 if let Ok(mut connections) = connections {

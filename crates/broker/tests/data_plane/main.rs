@@ -13,4 +13,5 @@ mod lagging;
 mod offsets;
 mod produce;
 mod sessions;
+mod transactions;
 mod versions;

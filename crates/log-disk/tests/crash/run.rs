@@ -483,7 +483,7 @@ fn read(log: &dyn PartitionLog, offset: i64) -> (i64, i64, u64) {
 }
 
 /// Where files cost no disk, if there is such a place.
-fn memory_folder() -> PathBuf {
+pub(crate) fn memory_folder() -> PathBuf {
     let shared = PathBuf::from("/dev/shm");
     if shared.is_dir() {
         shared

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use milena_log::conformance::{NOW_MS, Seen, partition, wait};
-use milena_log::{Append, LogConfig, LogError, LogStore, PartitionLog, TimestampType};
+use milena_log::conformance::{NOW_MS, Seen, end, partition, transactional, verified, wait};
+use milena_log::{Append, EndTransaction, LogConfig, LogError, LogStore, PartitionLog, TimestampType};
 use milena_log_disk::{DiskLogStore, DiskOptions};
 use milena_protocol::records::{BatchBuilder, Compression, NewRecord, RecordHeader, validate};
 
@@ -67,6 +67,25 @@ fn write(log: &dyn PartitionLog, of_producers: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Two producers in turn, every third of whose transactions is aborted; the last one stays open.
+fn write_transactions(log: &dyn PartitionLog) -> Result<(), Failure> {
+    for round in 0..120i64 {
+        let producer = 2000 + round % 2;
+        let epoch = (round / 2) as i16;
+        let batch = verified(log, transactional(producer, epoch, 0, 1 + (round % 3) as usize));
+        wait(log.append(batch))?;
+        if round >= 118 {
+            continue;
+        }
+        let end = EndTransaction {
+            transaction_version: 2,
+            ..end(producer, epoch + 1, round % 3 != 0)
+        };
+        wait(log.end_transaction(end))?;
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let dir = arguments
@@ -74,13 +93,15 @@ fn main() -> Result<(), Failure> {
         .ok_or("usage: write_sample DIR [crash|recover]")?;
     let how = arguments.next().unwrap_or_default();
     let store = DiskLogStore::open(vec![Path::new(&dir).to_owned()], DiskOptions::at(NOW_MS))?;
-    for at in 0..3 {
+    for at in 0..4 {
         let log = open(&store, at)?;
-        if how != "recover" {
-            write(&*log, at == 1)?;
+        match at {
+            _ if how == "recover" => {}
+            3 => write_transactions(&*log)?,
+            _ => write(&*log, at == 1)?,
         }
         if at == 1 {
-            wait(log.delete_records(log.watermarks().log_end / 3))?;
+            wait(log.delete_records(log.watermarks().high_watermark / 3))?;
         }
     }
     if how != "crash" {

@@ -102,6 +102,13 @@ fn transactions_are_what_the_surviving_batches_say_after_a_power_cut_at_any_mome
 }
 
 #[test]
+fn transactions_of_a_compacted_log_are_what_they_were_after_a_power_cut_at_any_moment() {
+    with_seeds(SEEDS_OF_TRANSACTIONS, |seed| {
+        transactions::Run::compacted(seed, Ignored::Nothing).run();
+    });
+}
+
+#[test]
 fn aborted_transactions_that_are_not_synced_are_found_out() {
     assert!(is_found_out(|seed| {
         transactions::Run::new(seed, Ignored::SyncsOfTransactionIndexes).run();

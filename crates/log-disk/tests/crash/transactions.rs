@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use milena_log::conformance::{self, NOW_MS, committed, end, transactional, verified, wait};
-use milena_log::{EndTransaction, LogConfig, LogError, LogStore, PartitionLog};
+use milena_log::{CleanupPolicy, EndTransaction, LogConfig, LogError, LogStore, PartitionLog};
 use milena_log_disk::{CleanMode, CommitMode, DiskLogStore, DiskOptions};
 use milena_protocol::records::BatchBuilder;
 
@@ -52,6 +52,8 @@ struct Producer {
 struct Meaning {
     producers: BTreeMap<i64, Producer>,
     committed: BTreeSet<i64>,
+    /// The keys of all records.
+    keys: BTreeMap<i64, i64>,
     end: i64,
 }
 
@@ -62,6 +64,9 @@ impl Meaning {
         for batch in batches {
             let records = batch.base..=batch.last;
             meaning.end = batch.last + 1;
+            // As the suite's batches have them.
+            let keys = records.clone().map(|offset| (offset, offset - batch.base));
+            meaning.keys.extend(keys);
             match batch.kind {
                 Kind::Plain => meaning.committed.extend(records),
                 Kind::Data { producer, epoch } => {
@@ -111,6 +116,7 @@ pub(crate) struct Run {
     ignored: Ignored,
     batches: Vec<Batch>,
     ids: [i64; PRODUCERS],
+    compact: bool,
     /// The highest that readers were told.
     high_watermark: i64,
     last_stable: i64,
@@ -124,11 +130,20 @@ impl Run {
             random: Random::new(seed),
             ignored,
             batches: Vec::new(),
+            compact: false,
             ids: std::array::from_fn(|at| i64::try_from(at).unwrap()),
             high_watermark: 0,
             last_stable: 0,
             log_start: 0,
             now_ms: NOW_MS,
+        }
+    }
+
+    /// A run whose log is compacted, and from which nothing else is deleted.
+    pub(crate) fn compacted(seed: u64, ignored: Ignored) -> Self {
+        Self {
+            compact: true,
+            ..Self::new(seed, ignored)
         }
     }
 
@@ -166,6 +181,12 @@ impl Run {
             segment_bytes: [400, 1_000, 100_000][self.random.below(3)],
             index_interval_bytes: 100,
             file_delete_delay_ms: 5_000,
+            cleanup_policy: CleanupPolicy {
+                delete: !self.compact,
+                compact: self.compact,
+            },
+            min_cleanable_dirty_ratio: 0.0,
+            delete_retention_ms: 3_000,
             ..LogConfig::default()
         };
         let seen = Arc::new(conformance::Seen::default());
@@ -191,6 +212,9 @@ impl Run {
                 19..21 => {
                     self.now_ms += i64::try_from(self.random.below(12_000)).unwrap();
                     wait(store.maintain(self.now_ms));
+                }
+                21 if self.compact => {
+                    store.clean(self.now_ms);
                 }
                 21 => self.delete_records(&*log),
                 _ => {
@@ -319,11 +343,23 @@ impl Run {
             .range(from..watermarks.last_stable.max(from))
             .copied()
             .collect();
-        assert_eq!(
-            committed(log, from, max_bytes),
-            expected,
-            "committed records from {from}, {max_bytes} bytes"
-        );
+        let seen = committed(log, from, max_bytes);
+        if self.compact {
+            assert!(
+                seen.iter().all(|offset| expected.contains(offset)),
+                "{seen:?} of {expected:?}"
+            );
+            let newest: BTreeMap<i64, i64> = expected
+                .iter()
+                .map(|offset| (meaning.keys[offset], *offset))
+                .collect();
+            assert!(
+                newest.values().all(|offset| seen.contains(offset)),
+                "{newest:?} in {seen:?}"
+            );
+        } else {
+            assert_eq!(seen, expected, "committed records from {from}, {max_bytes} bytes");
+        }
         for id in &mut self.ids {
             let is_its =
                 |batch: &&Batch| matches!(batch.kind, Kind::Data { producer, .. } if producer == *id);

@@ -347,15 +347,6 @@ impl DiskLog {
         }
     }
 
-    /// Why a write failed. Without room it is tried again with the next one; after any other error
-    /// the directory is offline.
-    fn write_failed(&self, error: &io::Error) -> LogError {
-        if !is_out_of_room(error) {
-            self.directory.fail(error);
-        }
-        storage(error)
-    }
-
     /// What has to be synced for the high watermark to reach the log's end.
     pub(crate) fn begin_commit(&self) -> Option<Pending> {
         let mut state = lock(&self.state);

@@ -10,7 +10,7 @@ use milena_log::{
 };
 use milena_protocol::records::EndTransactionMarker;
 
-use super::{DiskLog, State, storage};
+use super::{DiskLog, State, is_out_of_room, storage};
 use crate::checkpoint;
 use crate::directory::lock;
 
@@ -172,5 +172,14 @@ impl DiskLog {
         }
         let seed = crc32c::crc32c_append(crc32c::crc32c(self.folder.as_bytes()), &base_offset.to_be_bytes());
         i64::from(seed) % most
+    }
+
+    /// Why a write failed. Without room it is tried again with the next one; after any other error
+    /// the directory is offline.
+    fn write_failed(&self, error: &io::Error) -> LogError {
+        if !is_out_of_room(error) {
+            self.directory.fail(error);
+        }
+        storage(error)
     }
 }

@@ -9,15 +9,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milena_protocol::frame;
 use milena_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, ApiVersionsRequest,
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest,
-    DescribeTransactionsRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListGroupsRequest, ListOffsetsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest,
-    TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AddRaftVoterRequest, AlterConfigsRequest,
+    AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest,
+    EndTxnRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    RemoveRaftVoterRequest, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest,
+    WriteTxnMarkersRequest,
 };
 use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
 
@@ -98,13 +100,20 @@ apis! {
     DescribeLogDirs: DescribeLogDirsRequest => handlers::describe_log_dirs,
     CreatePartitions: CreatePartitionsRequest => handlers::create_partitions,
     DeleteGroups: DeleteGroupsRequest => handlers::delete_groups,
+    ElectLeaders: ElectLeadersRequest => handlers::elect_leaders,
     IncrementalAlterConfigs: IncrementalAlterConfigsRequest => handlers::incremental_alter_configs,
+    AlterPartitionReassignments: AlterPartitionReassignmentsRequest => handlers::alter_partition_reassignments,
+    ListPartitionReassignments: ListPartitionReassignmentsRequest => handlers::list_partition_reassignments,
     OffsetDelete: OffsetDeleteRequest => handlers::offset_delete,
+    DescribeQuorum: DescribeQuorumRequest => handlers::describe_quorum,
     DescribeCluster: DescribeClusterRequest => handlers::describe_cluster,
     DescribeProducers: DescribeProducersRequest => handlers::describe_producers,
+    UnregisterBroker: UnregisterBrokerRequest => handlers::unregister_broker,
     DescribeTransactions: DescribeTransactionsRequest => handlers::describe_transactions,
     ListTransactions: ListTransactionsRequest => handlers::list_transactions,
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => handlers::describe_topic_partitions,
+    AddRaftVoter: AddRaftVoterRequest => handlers::add_raft_voter,
+    RemoveRaftVoter: RemoveRaftVoterRequest => handlers::remove_raft_voter,
 }
 
 /// Handles one frame (without its length prefix).

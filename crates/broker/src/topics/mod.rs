@@ -130,6 +130,11 @@ impl Topics {
         names::unified(name).and_then(|unified| self.read().by_unified_name.get(&unified).cloned())
     }
 
+    /// How often the broker has started, this time included.
+    pub(crate) fn starts(&self) -> i64 {
+        self.starts
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }

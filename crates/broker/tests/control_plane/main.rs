@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 mod harness;
 
+mod cluster;
 mod configs;
 mod connections;
 mod hostile;

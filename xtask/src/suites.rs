@@ -119,6 +119,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "streams",
+        proves: "Kafka Streams with exactly_once_v2 over kills of the broker: every update once and in order",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/streams/suite.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(8),
+        only_milena: false,
+    },
+    Suite {
         name: "transactions",
         proves: "transactions with confluent-kafka and Kafka's tools: commit, abort, fencing, offsets, isolation levels",
         needs: &[Needs::Kafka, Needs::Python],
@@ -138,7 +147,7 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "franz-go",
-        proves: "franz-go with every balancer",
+        proves: "franz-go with every balancer, and transactions",
         needs: &[Needs::Go],
         program: Program::Go("franz"),
         host: Host::Given,

@@ -1,4 +1,4 @@
-// kafkajs: every compression, a group that commits and resumes, two members.
+// kafkajs: every compression, a group that commits and resumes, two members, transactions.
 'use strict'
 
 const { AssignerProtocol, CompressionCodecs, CompressionTypes, Kafka, logLevel } = require('kafkajs')
@@ -118,6 +118,56 @@ async function sharing(kafka, admin) {
   for (const member of members) await member.disconnect()
 }
 
+// Everything that readers see, of both kinds: kafkajs leaves out what was aborted unless it is told to read it.
+async function readAll(kafka, topic, readUncommitted, count) {
+  const values = []
+  const consumer = kafka.consumer({ groupId: `kafkajs-read-${topic}-${readUncommitted}-${Date.now()}`, readUncommitted })
+  await consumer.connect()
+  await consumer.subscribe({ topics: [topic], fromBeginning: true })
+  await consumer.run({ autoCommit: false, eachMessage: async ({ message }) => values.push(message.value.toString()) })
+  await until(`${count} records of ${topic} are read`, () => values.length >= count)
+  await consumer.disconnect()
+  return values.sort()
+}
+
+async function transactions(kafka, admin) {
+  const topic = 'kafkajs-transactions'
+  await admin.createTopics({ topics: [{ topic, numPartitions: 1, replicationFactor: 1 }] })
+  const settings = { transactionalId: 'kafkajs', maxInFlightRequests: 1, idempotent: true }
+  const producer = kafka.producer(settings)
+  await producer.connect()
+  const send = (transaction, text) => transaction.send({ topic, messages: [{ value: text }] })
+  const first = await producer.transaction()
+  await send(first, 'a')
+  await first.sendOffsets({ consumerGroupId: 'kafkajs-eos', topics: [{ topic: TOPIC, partitions: [{ partition: 0, offset: '5' }] }] })
+  await first.commit()
+  const second = await producer.transaction()
+  await send(second, 'b')
+  await second.sendOffsets({ consumerGroupId: 'kafkajs-eos', topics: [{ topic: TOPIC, partitions: [{ partition: 0, offset: '9' }] }] })
+  await second.abort()
+  const third = await producer.transaction()
+  await send(third, 'c')
+  await third.commit()
+  must((await readAll(kafka, topic, false, 2)).join() === 'a,c', 'read_committed sees the committed transactions')
+  must((await readAll(kafka, topic, true, 3)).join() === 'a,b,c', 'read_uncommitted sees the aborted one, too')
+  const committed = await admin.fetchOffsets({ groupId: 'kafkajs-eos', topics: [TOPIC] })
+  must(committed[0].partitions.some(({ partition, offset }) => partition === 0 && offset === '5'), 'offsets are committed with their transaction', committed[0].partitions)
+  const open = await producer.transaction()
+  await send(open, 'lost')
+  const successor = kafka.producer(settings)
+  await successor.connect()
+  const next = await successor.transaction()
+  await send(next, 'd')
+  await next.commit()
+  let fenced = false
+  await open.commit().catch(() => { fenced = true })
+  must(fenced, 'a fenced producer cannot commit')
+  must((await readAll(kafka, topic, false, 3)).join() === 'a,c,d', 'what a fenced producer left open is aborted')
+  await producer.disconnect()
+  await successor.disconnect()
+  await admin.deleteTopics({ topics: [topic] })
+}
+
 async function main() {
   installCodecs(await new Promise(resolve => ZstdCodec.run(made => resolve(new made.Simple()))))
   const kafka = new Kafka({ clientId: 'suite', brokers: [process.env.BOOTSTRAP], logLevel: logLevel.NOTHING })
@@ -137,6 +187,7 @@ async function main() {
   const sum = committed[0].partitions.reduce((total, { offset }) => total + Math.max(0, Number(offset)), 0)
   must(sum === TOTAL, 'the committed offsets are those of the end', committed[0].partitions)
   await sharing(kafka, admin)
+  await transactions(kafka, admin)
   await admin.deleteTopics({ topics: [TOPIC] })
   ok('deletes a topic')
   await admin.disconnect()

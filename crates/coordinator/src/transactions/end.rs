@@ -158,6 +158,10 @@ impl Transaction {
         let is_current = self.producer_epoch == epoch;
         let is_valid = match self.state {
             TransactionState::Ongoing | TransactionState::Empty => is_current,
+            // With the current epoch it is for the next transaction, which has to wait.
+            TransactionState::PrepareCommit | TransactionState::PrepareAbort if is_current => {
+                return Err(ErrorCode::ConcurrentTransactions);
+            }
             TransactionState::PrepareCommit | TransactionState::PrepareAbort => is_again,
             TransactionState::CompleteCommit | TransactionState::CompleteAbort => is_again || is_current,
         };

@@ -1,9 +1,11 @@
-// franz-go: every compression, idempotent and plain, a group that commits and resumes, two members with each balancer.
+// franz-go: every compression, idempotent and plain, a group that commits and resumes, two members with each balancer,
+// transactions.
 package main
 
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"milena.test/clients/checks"
@@ -96,6 +98,101 @@ func sharing(ctx context.Context, admin *kadm.Client, balancer kgo.GroupBalancer
 	second.Close()
 }
 
+// readCommitted gives the values of a topic as a committed reader sees them, up to the last stable offsets.
+func readCommitted(ctx context.Context, admin *kadm.Client, from string) []string {
+	ends, err := admin.ListCommittedOffsets(ctx, from)
+	checks.NoError(err, "stable offsets are listed")
+	left := int64(0)
+	ends.Each(func(offset kadm.ListedOffset) { left += offset.Offset })
+	reader := client(kgo.ConsumeTopics(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	defer reader.Close()
+	var values []string
+	reached := map[int32]int64{}
+	sum := func() (all int64) {
+		for _, offset := range reached {
+			all += offset
+		}
+		return all
+	}
+	for sum() < left {
+		fetches := reader.PollFetches(ctx)
+		checks.Require(len(fetches.Errors()) == 0, "a fetch has no error", fetches.Errors())
+		fetches.EachRecord(func(record *kgo.Record) {
+			reached[record.Partition] = record.Offset + 1
+			if !record.Attrs.IsControl() {
+				values = append(values, string(record.Value))
+			}
+		})
+	}
+	slices.Sort(values)
+	return values
+}
+
+func transactions(ctx context.Context, admin *kadm.Client) {
+	const source, target = "franz-source", "franz-target"
+	_, err := admin.CreateTopics(ctx, 1, 1, nil, source, target)
+	checks.NoError(err, "topics are created")
+	plain := client()
+	defer plain.Close()
+	for number := range 100 {
+		record := &kgo.Record{Topic: source, Value: []byte(fmt.Sprintf("%03d", number))}
+		checks.NoError(plain.ProduceSync(ctx, record).FirstErr(), "the source is filled")
+	}
+	// Consume, transform, produce; every third round is aborted, and what it read comes again.
+	session, err := kgo.NewGroupTransactSession(
+		kgo.SeedBrokers(checks.Bootstrap), kgo.TransactionalID("franz-eos"), kgo.ConsumerGroup("franz-eos"), kgo.ConsumeTopics(source),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.RequireStableFetchOffsets(),
+	)
+	checks.NoError(err, "a session is made")
+	taken := 0
+	for round := 1; taken < 100; round++ {
+		fetches := session.PollRecords(ctx, 15)
+		checks.Require(len(fetches.Errors()) == 0, "a fetch has no error", fetches.Errors())
+		if fetches.NumRecords() == 0 {
+			continue
+		}
+		checks.NoError(session.Begin(), "a transaction begins")
+		fetches.EachRecord(func(record *kgo.Record) {
+			session.Produce(ctx, &kgo.Record{Topic: target, Value: append([]byte("t"), record.Value...)}, nil)
+		})
+		committed, err := session.End(ctx, kgo.TransactionEndTry(round%3 != 0))
+		checks.NoError(err, "a transaction ends")
+		if committed {
+			taken += fetches.NumRecords()
+		}
+	}
+	session.Close()
+	var expected []string
+	for number := range 100 {
+		expected = append(expected, fmt.Sprintf("t%03d", number))
+	}
+	checks.WaitFor("all is seen", func() bool { return len(readCommitted(ctx, admin, target)) >= 100 })
+	values := readCommitted(ctx, admin, target)
+	checks.Must(slices.Equal(values, expected), "consume-transform-produce: each record once, although transactions were aborted", len(values))
+	offsets, err := admin.FetchOffsets(ctx, "franz-eos")
+	checks.NoError(err, "offsets are told")
+	at, _ := offsets.Lookup(source, 0)
+	checks.Must(at.At == 100, "the group's offset is that of the committed transactions", at.At)
+
+	zombie := client(kgo.TransactionalID("franz-fenced"))
+	defer zombie.Close()
+	checks.NoError(zombie.BeginTransaction(), "a transaction begins")
+	checks.NoError(zombie.ProduceSync(ctx, &kgo.Record{Topic: target, Value: []byte("lost")}).FirstErr(), "a record is sent")
+	successor := client(kgo.TransactionalID("franz-fenced"))
+	defer successor.Close()
+	checks.NoError(successor.BeginTransaction(), "a transaction begins")
+	checks.NoError(successor.ProduceSync(ctx, &kgo.Record{Topic: target, Value: []byte("u-kept")}).FirstErr(), "a record is sent")
+	checks.NoError(successor.EndTransaction(ctx, kgo.TryCommit), "the successor commits")
+	checks.Must(zombie.EndTransaction(ctx, kgo.TryCommit) != nil, "a fenced producer cannot commit")
+	checks.WaitFor("the successor's record is seen", func() bool {
+		values := readCommitted(ctx, admin, target)
+		return len(values) == 101 && values[100] == "u-kept"
+	})
+	_, err = admin.DeleteTopics(ctx, source, target)
+	checks.NoError(err, "topics are deleted")
+}
+
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*checks.Deadline)
 	defer cancel()
@@ -123,6 +220,7 @@ func main() {
 	for _, balancer := range []kgo.GroupBalancer{kgo.RangeBalancer(), kgo.RoundRobinBalancer(), kgo.StickyBalancer(), kgo.CooperativeStickyBalancer()} {
 		sharing(ctx, admin, balancer)
 	}
+	transactions(ctx, admin)
 	ends, err := admin.ListEndOffsets(ctx, topic)
 	checks.NoError(err, "end offsets are listed")
 	sum := int64(0)

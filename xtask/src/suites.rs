@@ -74,6 +74,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "java-cluster",
+        proves: "the Java tools for elections, reassignments, the quorum and registration",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/cluster.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: false,
+    },
+    Suite {
         name: "tools",
         proves: "Milena's tools print what Kafka's print",
         needs: &[Needs::Kafka, Needs::Python],

@@ -15,6 +15,7 @@ mod finish;
 mod verify;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use milena_coordinator::{
     AddPartitions, Effects, EndTransaction, LoadError, Reply, Ticket, TransactionConfig,
@@ -23,7 +24,7 @@ use milena_coordinator::{
 use milena_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 use milena_protocol::{ErrorCode, Str};
 use milena_state::{Row, StateStore};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::broker::{Broker, StartError};
 use crate::clock::Clock;
@@ -41,6 +42,9 @@ const TRANSACTION_SHARDS: usize = 8;
 /// Transactions of different producers end beside each other; those of one of so many stripes of
 /// producer ids one after the other.
 const OFFSET_LOCKS: usize = 64;
+
+/// How long a request waits for the end of the transaction before.
+const LONGEST_WAIT_FOR_END: Duration = Duration::from_millis(100);
 
 /// The topic that stands for the offsets of groups in transactions, as in Kafka. There is no such topic:
 /// offsets are facts.
@@ -65,6 +69,8 @@ pub(crate) struct Transactions {
     /// Held while a transaction's offsets are given to a group after it was asked whether it is open,
     /// and while they take effect: none may come behind that.
     offset_locks: Vec<Arc<tokio::sync::Mutex<()>>>,
+    /// A transaction is complete.
+    completed: Notify,
 }
 
 impl Machine for TransactionsShard {
@@ -112,6 +118,7 @@ impl Transactions {
             shards,
             tasks: Mutex::new(Some(tasks)),
             offset_locks: (0..OFFSET_LOCKS).map(|_| Arc::default()).collect(),
+            completed: Notify::new(),
         })
     }
 
@@ -142,10 +149,27 @@ impl Transactions {
     }
 
     /// Adds partitions to a producer's transaction, or verifies that they are part of it: an error code for
-    /// each.
+    /// each. While the transaction before is being ended it waits a little, which is shorter than the
+    /// pause after which a client would ask again (Kafka's `add.partitions.to.txn.retry.backoff.max.ms`).
     pub(crate) async fn add_partitions(&self, request: AddPartitions) -> Vec<ErrorCode> {
+        let deadline = tokio::time::Instant::now() + LONGEST_WAIT_FOR_END;
+        loop {
+            let completed = self.completed.notified();
+            tokio::pin!(completed);
+            // From now on no completion is missed.
+            completed.as_mut().enable();
+            let errors = self.try_add_partitions(&request).await;
+            if errors.first() != Some(&ErrorCode::ConcurrentTransactions)
+                || tokio::time::timeout_at(deadline, completed).await.is_err()
+            {
+                return errors;
+            }
+        }
+    }
+
+    async fn try_add_partitions(&self, request: &AddPartitions) -> Vec<ErrorCode> {
         let reply = self.ask(&request.transactional_id, |transactions, now_ms, ticket| {
-            transactions.add_partitions(now_ms, ticket, &request)
+            transactions.add_partitions(now_ms, ticket, request)
         });
         match reply.await {
             Ok(Reply::AddPartitions(errors)) => errors,
@@ -162,27 +186,35 @@ impl Transactions {
         request: &TxnOffsetCommitRequest,
         adds: bool,
     ) -> Result<TxnOffsetCommitResponse, ErrorCode> {
-        let reply = {
-            let _not_while_it_ends = self.offset_lock(request.producer_id).lock_owned().await;
-            let add = AddPartitions {
-                transactional_id: request.transactional_id.clone(),
-                producer_id: request.producer_id,
-                producer_epoch: request.producer_epoch,
-                partitions: vec![(Str::from(OFFSETS_TOPIC), offsets_partition(&request.group_id))],
-                verify_only: !adds,
-                bumps_epoch: adds,
-            };
-            if let Some(error) = self
-                .add_partitions(add)
-                .await
-                .into_iter()
-                .find(|it| *it != ErrorCode::None)
-            {
-                return Err(error);
+        let add = AddPartitions {
+            transactional_id: request.transactional_id.clone(),
+            producer_id: request.producer_id,
+            producer_epoch: request.producer_epoch,
+            partitions: vec![(Str::from(OFFSETS_TOPIC), offsets_partition(&request.group_id))],
+            verify_only: !adds,
+            bumps_epoch: adds,
+        };
+        let deadline = tokio::time::Instant::now() + LONGEST_WAIT_FOR_END;
+        let reply = loop {
+            let completed = self.completed.notified();
+            tokio::pin!(completed);
+            completed.as_mut().enable();
+            let not_while_it_ends = self.offset_lock(request.producer_id).lock_owned().await;
+            match self.try_add_partitions(&add).await.first() {
+                Some(ErrorCode::None) => {
+                    break groups.ask(&request.group_id, |groups, now_ms, ticket| {
+                        groups.commit_transactional_offsets(now_ms, ticket, request)
+                    });
+                }
+                Some(ErrorCode::ConcurrentTransactions) => {
+                    // The end that is waited for needs the lock.
+                    drop(not_while_it_ends);
+                    if tokio::time::timeout_at(deadline, completed).await.is_err() {
+                        return Err(ErrorCode::ConcurrentTransactions);
+                    }
+                }
+                other => return Err(other.copied().unwrap_or(ErrorCode::UnknownServerError)),
             }
-            groups.ask(&request.group_id, |groups, now_ms, ticket| {
-                groups.commit_transactional_offsets(now_ms, ticket, request)
-            })
         };
         group_reply(reply.await, |reply| match reply {
             Reply::TxnOffsetCommit(response) => Some(response),

@@ -80,18 +80,26 @@ async fn try_end(broker: &Arc<Broker>, task: &EndTransaction) -> Result<(), Erro
             Err(error) => return Err(error),
         }
     }
+    let shard = broker.transactions.shard(&task.transactional_id);
     if has_offsets {
         let _none_may_follow = broker
             .transactions
             .offset_lock(task.producer_id)
             .lock_owned()
             .await;
+        // A load gives the same task again. If that was done meanwhile, what is pending now is of the
+        // producer's next transaction.
+        if !shard
+            .read(|transactions| transactions.is_to_be_ended(task))
+            .await?
+        {
+            return Ok(());
+        }
         broker
             .groups
             .end_transaction(task.producer_id, task.commit)
             .await?;
     }
-    let shard = broker.transactions.shard(&task.transactional_id);
     shard
         .change(|transactions, now_ms| transactions.ended(now_ms, task))
         .await

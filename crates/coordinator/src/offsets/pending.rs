@@ -1,8 +1,9 @@
 //! Offsets that are part of a transaction (KIP-98, KIP-447): TxnOffsetCommit, and the transaction's end.
 //!
 //! They are facts of the group from the moment they are answered, and take effect in one batch with
-//! the removal of what was pending. A plain commit that comes after one of them takes its place, as the
-//! newest wins in Kafka.
+//! the removal of what was pending. The newest wins, as in Kafka: a plain commit takes the place of what is
+//! pending, and what a transaction commits takes that of what is pending from before it. A clock that is
+//! set back changes nothing of that.
 
 use milena_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
@@ -14,7 +15,7 @@ use milena_protocol::{ErrorCode, Str, Uuid};
 use super::{Committed, Offsets, insert, is_too_large};
 use crate::Effects;
 use crate::facts;
-use crate::group::{Group, Step};
+use crate::group::{Group, State, Step};
 use crate::limits::MAX_PENDING_PRODUCERS_PER_GROUP;
 
 impl Offsets {
@@ -45,11 +46,16 @@ impl Offsets {
     }
 
     /// Forgets what is pending for which `is_gone` holds.
-    fn drop_pending(&mut self, group: &Str, effects: &mut Effects, is_gone: impl Fn(i64, &Str, i32) -> bool) {
+    fn drop_pending(
+        &mut self,
+        group: &Str,
+        effects: &mut Effects,
+        is_gone: impl Fn(&Str, i32, &Committed) -> bool,
+    ) {
         self.pending.retain(|producer_id, topics| {
             topics.retain(|topic, partitions| {
-                partitions.retain(|partition, _| {
-                    let gone = is_gone(*producer_id, topic, *partition);
+                partitions.retain(|partition, committed| {
+                    let gone = is_gone(topic, *partition, committed);
                     if gone {
                         effects.remove(facts::pending_key(group, *producer_id, topic, *partition));
                     }
@@ -61,17 +67,28 @@ impl Offsets {
         });
     }
 
+    /// A time for an offset that becomes pending now: later than those of other producers that are
+    /// pending for the partition, so that the newest of them is known by it.
+    fn pending_timestamp_ms(&self, now_ms: i64, producer_id: i64, topic: &Str, partition: i32) -> i64 {
+        self.pending
+            .iter()
+            .filter(|(other, _)| **other != producer_id)
+            .filter_map(|(_, topics)| topics.get(topic)?.get(&partition))
+            .map(|other| other.commit_timestamp_ms.saturating_add(1))
+            .fold(now_ms, i64::max)
+    }
+
     pub(super) fn clear_pending(&mut self, group: &Str, effects: &mut Effects) {
         self.drop_pending(group, effects, |_, _, _| true);
     }
 
     pub(super) fn forget_pending_topic(&mut self, group: &Str, topic: &Str, effects: &mut Effects) {
-        self.drop_pending(group, effects, |_, pending, _| pending == topic);
+        self.drop_pending(group, effects, |pending, _, _| pending == topic);
     }
 
     pub(super) fn forget_pending(&mut self, group: &Str, topic: &Str, partition: i32, effects: &mut Effects) {
         if self.is_pending(topic, partition) {
-            self.drop_pending(group, effects, |_, pending, at| {
+            self.drop_pending(group, effects, |pending, at, _| {
                 pending == topic && at == partition
             });
         }
@@ -86,7 +103,8 @@ impl Group {
             return Err(ErrorCode::CoordinatorNotAvailable);
         }
         let instance_id = request.group_instance_id.as_ref();
-        if request.generation_id < 0 && request.member_id.is_empty() && instance_id.is_none() {
+        let is_nobody = request.member_id.is_empty() && instance_id.is_none();
+        if request.generation_id < 0 && (is_nobody || self.state == State::Empty) {
             return Ok(());
         }
         self.validate_member(&request.member_id, instance_id)?;
@@ -117,7 +135,12 @@ impl Group {
                     offset: partition.committed_offset,
                     leader_epoch: partition.committed_leader_epoch,
                     metadata: metadata.detached(),
-                    commit_timestamp_ms: step.now_ms,
+                    commit_timestamp_ms: self.offsets.pending_timestamp_ms(
+                        step.now_ms,
+                        request.producer_id,
+                        &topic.name,
+                        index,
+                    ),
                     expire_timestamp_ms: None,
                     topic_id: Uuid::ZERO,
                 };
@@ -134,14 +157,18 @@ impl Group {
         for (topic, partitions) in self.offsets.pending.remove(&producer_id).unwrap_or_default() {
             for (partition, committed) in partitions {
                 effects.remove(facts::pending_key(&self.id, producer_id, &topic, partition));
-                let newest = self.offsets.get(&topic, partition);
-                let is_newer =
-                    newest.is_none_or(|newest| newest.commit_timestamp_ms <= committed.commit_timestamp_ms);
-                if commit && is_newer {
-                    let key = facts::offset_key(&self.id, &topic, partition);
-                    effects.put(key, facts::encode_offset(&committed.stored()));
-                    insert(&mut self.offsets.topics, &topic, partition, committed);
+                if !commit {
+                    continue;
                 }
+                let key = facts::offset_key(&self.id, &topic, partition);
+                effects.put(key, facts::encode_offset(&committed.stored()));
+                self.offsets
+                    .drop_pending(&self.id, effects, |other, at, pending| {
+                        *other == topic
+                            && at == partition
+                            && pending.commit_timestamp_ms < committed.commit_timestamp_ms
+                    });
+                insert(&mut self.offsets.topics, &topic, partition, committed);
             }
         }
     }

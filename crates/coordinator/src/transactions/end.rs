@@ -103,18 +103,28 @@ impl Transactions {
         self.note(id, before_ms, effects);
     }
 
+    /// Whether a task is still to be done. It is not once it was done, also by the task that a later load
+    /// gave for the same decision; the producer may have its next transaction open by then.
+    #[must_use]
+    pub fn is_to_be_ended(&self, task: &EndTransaction) -> bool {
+        let id = &task.transactional_id;
+        let transaction = self.transactions.get(id);
+        transaction
+            .and_then(|transaction| transaction.task(id, self.coordinator_epoch))
+            .as_ref()
+            == Some(task)
+    }
+
     /// Every partition of a transaction knows how it ended.
     pub fn ended(&mut self, now_ms: i64, task: &EndTransaction) -> Effects {
         let mut effects = Effects::default();
         let id = &task.transactional_id;
+        if !self.is_to_be_ended(task) {
+            return effects;
+        }
         let Some(transaction) = self.transactions.get_mut(id) else {
             return effects;
         };
-        // Done twice, or by a task of an earlier load.
-        let is_it = transaction.task(id, task.coordinator_epoch).as_ref() == Some(task);
-        if !is_it {
-            return effects;
-        }
         transaction.complete(now_ms);
         self.note(id, None, &mut effects);
         effects

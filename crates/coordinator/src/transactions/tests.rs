@@ -438,3 +438,25 @@ fn what_is_listed_can_be_filtered() {
     let unknown = shard.machine.describe(&Str::from("nobody"));
     assert_eq!(unknown.error_code, ErrorCode::TransactionalIdNotFound.code());
 }
+
+#[test]
+fn what_an_earlier_load_gave_as_a_task_does_not_complete_the_next_transaction() {
+    let mut shard = Shard::new();
+    let producer = shard.init().unwrap();
+    // An older client: its transactions are alike to the last field.
+    shard.add_with(producer, 0, false, false);
+    shard.end(OLD, producer, true).unwrap();
+    let before = shard.tasks[0].clone();
+    assert!(shard.machine.is_to_be_ended(&before));
+    shard.restart();
+    assert!(!shard.machine.is_to_be_ended(&before), "the load gives it again");
+    shard.finish();
+    shard.add_with(producer, 0, false, false);
+    assert!(!shard.machine.is_to_be_ended(&before));
+    shard.end(OLD, producer, true).unwrap();
+    let effects = shard.machine.ended(shard.now_ms, &before);
+    shard.carry_out(effects);
+    assert_eq!(shard.state(), "PrepareCommit", "its markers are not written");
+    shard.finish();
+    assert_eq!(shard.state(), "CompleteCommit");
+}

@@ -100,9 +100,10 @@ async fn try_end(broker: &Arc<Broker>, task: &EndTransaction) -> Result<(), Erro
             .end_transaction(task.producer_id, task.commit)
             .await?;
     }
-    shard
-        .change(|transactions, now_ms| transactions.ended(now_ms, task))
-        .await
+    let complete = shard.change(|transactions, now_ms| transactions.ended(now_ms, task));
+    // It is decided; whoever is answered by it is answered when it is stored.
+    broker.transactions.completed.notify_waiters();
+    complete.await
 }
 
 /// Appends a marker at once; resolves when it is durable.

@@ -32,7 +32,9 @@ impl TransactionFilter {
 /// # Errors
 /// INVALID_REGULAR_EXPRESSION.
 pub fn whole_match(pattern: &str) -> Result<Regex, ErrorCode> {
-    Regex::new(&format!("^(?:{pattern})$")).map_err(|_| ErrorCode::InvalidRegularExpression)
+    // Alone first: what follows could make a pattern of it that it is not.
+    let whole = Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{pattern})$")));
+    whole.map_err(|_| ErrorCode::InvalidRegularExpression)
 }
 
 impl Transactions {

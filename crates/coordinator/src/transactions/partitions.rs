@@ -45,7 +45,7 @@ impl Transactions {
         if transaction.state.is_ending() {
             return Err(ErrorCode::ConcurrentTransactions);
         }
-        let takes_part = |partition| transaction.partitions.contains(partition);
+        let takes_part = |partition: &(Str, i32)| transaction.partitions.contains(partition);
         if request.verify_only {
             let tell = |partition| match takes_part(partition) {
                 true => ErrorCode::None,
@@ -58,7 +58,11 @@ impl Transactions {
         if is_open && request.partitions.iter().all(takes_part) {
             return Ok(all_added);
         }
-        if transaction.partitions.len() + request.partitions.len() > MAX_PARTITIONS_PER_TRANSACTION {
+        let new = request
+            .partitions
+            .iter()
+            .filter(|partition| !takes_part(partition));
+        if transaction.partitions.len() + new.count() > MAX_PARTITIONS_PER_TRANSACTION {
             return Err(ErrorCode::InvalidRequest);
         }
         let before_ms = transaction.times_out_ms();

@@ -212,7 +212,11 @@ fn a_commit_is_decided_once_and_complete_when_every_partition_knows() {
     assert_eq!(shard.end(NEW, producer, false), Err(ErrorCode::InvalidTxnState));
     assert_eq!(shard.add(next, 0), ErrorCode::ConcurrentTransactions);
     let next_end = shard.end(NEW, next, false);
-    assert_eq!(next_end, Err(ErrorCode::ConcurrentTransactions), "the next one waits");
+    assert_eq!(
+        next_end,
+        Err(ErrorCode::ConcurrentTransactions),
+        "the next one waits"
+    );
     shard.finish();
     assert_eq!(shard.state(), "CompleteCommit");
     assert_eq!(shard.end(NEW, producer, true), Ok(next));

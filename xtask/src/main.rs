@@ -7,6 +7,7 @@
 
 mod bench;
 mod broker;
+mod differential;
 mod error;
 mod kafka;
 mod process;
@@ -22,6 +23,9 @@ cargo xtask COMMAND
   test [--only NAME]... [--list] [--against milena|kafka] [--skip-checks] [--jobs N]
         Everything: format, lints, cargo test, and every suite of real clients, each against a broker of its own.
         --only runs only the suites (or checks) of these names; --against kafka runs the suites against Apache Kafka.
+  differential [--record | --recorded] [--only API,...]
+        The same raw requests to Apache Kafka and to Milena, their answers compared field by field.
+        --record keeps Apache Kafka's answers in tests/differential/recorded, --recorded compares Milena with those recorded before.
   kafka install
         Brings Apache Kafka and its tools from Maven Central into .xtask/kafka, with scripts in .xtask/kafka/bin.
   kafka start [--port N] [--override KEY=VALUE]... [--data DIR] [--ready-file PATH]
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         "test" => test::run(rest),
         "kafka" => kafka::run(rest),
+        "differential" => differential::run(rest),
         "bench" => bench::run(rest).map(|()| ExitCode::SUCCESS),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

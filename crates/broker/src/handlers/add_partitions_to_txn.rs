@@ -22,8 +22,6 @@ use crate::context::RequestContext;
 const BATCHED_VERSION: i16 = 4;
 /// The first version whose clients know PRODUCER_FENCED.
 const FENCED_VERSION: i16 = 2;
-/// The first version that tells of partitions that are not part with an error of their own.
-const ABORTABLE_VERSION: i16 = 5;
 
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
@@ -91,7 +89,6 @@ async fn add_topics(
     };
     let mut errors = errors.into_iter().map(|error| match error {
         ErrorCode::ProducerFenced if version < FENCED_VERSION => ErrorCode::InvalidProducerEpoch,
-        ErrorCode::TransactionAbortable if version < ABORTABLE_VERSION => ErrorCode::InvalidTxnState,
         other => other,
     });
     let mut results = Vec::with_capacity(topics.len());

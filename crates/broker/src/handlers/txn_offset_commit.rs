@@ -28,6 +28,9 @@ pub(crate) async fn handle(
     request: TxnOffsetCommitRequest,
 ) -> Outcome<TxnOffsetCommitResponse> {
     let version = context.api_version;
+    if request.group_id.is_empty() {
+        return Outcome::Now(refused(&request, ErrorCode::InvalidGroupId));
+    }
     let mut known = request.clone();
     for topic in &mut known.topics {
         let found = broker.topics.get(&topic.name);

@@ -434,7 +434,7 @@ async fn a_transaction_that_nobody_ends_is_aborted_at_its_timeout() {
         producer.produce("t", "late").await,
         ErrorCode::InvalidProducerEpoch
     );
-    assert_eq!(producer.try_end(true).await, ErrorCode::ProducerFenced);
+    assert_eq!(producer.try_end(true).await, ErrorCode::InvalidTxnState);
 }
 
 #[tokio::test]

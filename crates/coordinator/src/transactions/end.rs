@@ -86,8 +86,8 @@ impl Transactions {
         Ok(producer)
     }
 
-    /// Aborts a transaction whose producer is not to go on with it: the epoch grows by one for the
-    /// fence, and by one more for the transaction's end.
+    /// Aborts a transaction whose producer is not to go on with it: the epoch that grows with the end
+    /// fences it.
     pub(super) fn fence(&mut self, now_ms: i64, id: &Str, effects: &mut Effects) {
         let Some(transaction) = self.transactions.get_mut(id) else {
             return;
@@ -96,9 +96,7 @@ impl Transactions {
             return;
         }
         let before_ms = transaction.times_out_ms();
-        transaction.producer_epoch = transaction.producer_epoch.saturating_add(1);
         transaction.prepare(now_ms, false, true);
-        transaction.last_producer_epoch = NO_EPOCH;
         effects.tasks.extend(transaction.task(id, self.coordinator_epoch));
         self.note(id, before_ms, effects);
     }

@@ -217,6 +217,15 @@ pub(crate) const SUITES: &[Suite] = &[
         limit: MINUTE.saturating_mul(3),
         only_milena: true,
     },
+    Suite {
+        name: "older-data",
+        proves: "data directories of older versions are opened, with everything in them",
+        needs: &[Needs::Python],
+        program: Program::Python("tests/older_data/suite.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(2),
+        only_milena: true,
+    },
 ];
 
 /// What a suite showed.

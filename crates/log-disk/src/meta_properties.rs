@@ -18,6 +18,10 @@ const NODE_ID: &str = "node.id";
 const VERSION: &str = "version";
 /// The version whose names are the ones above; 0 has `broker.id` for the node.
 const KNOWN_VERSION: &str = "1";
+/// The format of what Milena keeps beside Kafka's own files. Grows when a release that does not know it would
+/// lose or misread something; a directory of a later format is refused. None is said before 1, which has the journal.
+const FORMAT: &str = "milena.format";
+const KNOWN_FORMAT: u32 = 1;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct MetaProperties(BTreeMap<String, String>);
@@ -34,14 +38,25 @@ impl MetaProperties {
                 .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
                 .collect(),
         );
-        match found.0.get(VERSION).map(String::as_str) {
-            None | Some(KNOWN_VERSION) => Ok(found),
-            Some(other) => Err(io::Error::other(format!(
+        if let Some(other) = found.0.get(VERSION)
+            && other != KNOWN_VERSION
+        {
+            return Err(io::Error::other(format!(
                 "{} has version {other}, and only version {KNOWN_VERSION} is understood: this directory was \
                  made by another release of Kafka; set log.dirs to another directory",
                 directory.join(FILE).display()
-            ))),
+            )));
         }
+        if let Some(format) = found.0.get(FORMAT)
+            && format.parse().map_or(true, |format: u32| format > KNOWN_FORMAT)
+        {
+            return Err(io::Error::other(format!(
+                "{} was written by a newer version of Milena (format {format}, this version knows {KNOWN_FORMAT}): \
+                 start that version, or set log.dirs to another directory",
+                directory.join(FILE).display()
+            )));
+        }
+        Ok(found)
     }
 
     pub(crate) fn cluster_id(&self) -> Option<&str> {
@@ -85,6 +100,7 @@ impl MetaProperties {
         entries.insert(VERSION.to_owned(), KNOWN_VERSION.to_owned());
         entries.insert(CLUSTER_ID.to_owned(), cluster_id.to_owned());
         entries.insert(NODE_ID.to_owned(), node_id.to_string());
+        entries.insert(FORMAT.to_owned(), KNOWN_FORMAT.to_string());
         if !entries.contains_key(DIRECTORY_ID) {
             entries.insert(DIRECTORY_ID.to_owned(), new_directory_id()?.to_string());
         }
@@ -145,6 +161,23 @@ mod tests {
         );
         claim(dir.path(), "one", 3).unwrap();
         assert_eq!(text(dir.path()), first);
+    }
+
+    #[test]
+    fn a_directory_of_an_older_format_is_taken_over_and_one_of_a_newer_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        claim(dir.path(), "one", 3).unwrap();
+        let now = text(dir.path());
+        std::fs::write(dir.path().join(FILE), now.replace("milena.format=1\n", "")).unwrap();
+        claim(dir.path(), "one", 3).unwrap();
+        assert_eq!(text(dir.path()), now);
+        for other in ["2", "x"] {
+            let newer = now.replace("milena.format=1", &format!("milena.format={other}"));
+            std::fs::write(dir.path().join(FILE), &newer).unwrap();
+            let error = MetaProperties::read(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("written by a newer version of Milena"), "{error}");
+            assert_eq!(text(dir.path()), newer);
+        }
     }
 
     #[test]

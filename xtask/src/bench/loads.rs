@@ -1,13 +1,14 @@
 //! The loads, and what each must show.
 
 use super::clients::{AT_FULL_SPEED, Producing, Shape};
+use super::coordinators::{self, Deed};
 use super::options::Options;
 use super::session::{Session, Setup};
 use super::{Results, Values, wire};
 use crate::error::Result;
 use std::collections::BTreeSet;
 
-const PARTITIONS: u64 = 6;
+pub(super) const PARTITIONS: u64 = 6;
 const STEADY_RECORDS_PER_SECOND: u64 = 20_000;
 const STEADY: Producing<'static> = Producing {
     throughput: Some(STEADY_RECORDS_PER_SECOND),
@@ -24,6 +25,8 @@ pub(super) enum What {
     RoundTrip,
     /// The same on plain sockets, without a client.
     Wire,
+    /// What coordinators decide, on plain sockets.
+    Decide(Deed),
 }
 
 #[derive(Debug)]
@@ -103,7 +106,27 @@ pub(super) const LOADS: &[Load] = &[
         target: None,
         os: Some(None),
     },
+    Load {
+        name: "transactions",
+        title: "8,000 transactions of one record, 8 producers",
+        what: What::Decide(Deed::Transactions),
+        records: 8_000,
+        size: 100,
+        target: Some(2.0),
+        os: None,
+    },
+    Load {
+        name: "offset-commits",
+        title: "20,000 offset commits, 8 groups",
+        what: What::Decide(Deed::Commits),
+        records: 20_000,
+        size: 0,
+        target: Some(2.0),
+        os: None,
+    },
 ];
+/// The part of a coordinator's load that warms it before.
+const WARMING_PART: u64 = 4;
 
 /// What warms a broker: enough of each kind of load for a JVM to have compiled its way.
 const WARM_THROUGHPUT: Shape = Shape {
@@ -172,6 +195,16 @@ fn carry_out(what: &What, shape: Shape, session: &Session<'_>, topics: &mut Topi
             let address = session.broker.address;
             session.create_topic("wire", 1, &[])?;
             session.measured(|| wire::make_round_trips(address, "wire", 0, shape))
+        }
+        What::Decide(deed) => {
+            let (address, topic) = (session.broker.address, deed.name());
+            session.create_topic(topic, PARTITIONS, &[])?;
+            let warming = Shape {
+                records: shape.records / WARMING_PART,
+                ..shape
+            };
+            coordinators::load(*deed, address, topic, warming)?;
+            session.measured(|| coordinators::load(*deed, address, topic, shape))
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! What is where: [`options`] what was asked for, [`loads`] the loads and what they must show, [`session`] one broker and
 //! the clients that load it, [`scale`] starts and many partitions, [`curves`] what a record costs as the log grows,
-//! [`sampling`] the kernel's accounting, [`table`] and [`report`] what people read, [`chart`] the pictures, [`soak`] the long mixed load, [`wire`] round trips without a client.
+//! [`sampling`] the kernel's accounting, [`table`] and [`report`] what people read, [`chart`] the pictures, [`soak`] the long mixed load, [`wire`] round trips and
+//! [`coordinators`] transactions and offset commits without a client.
 //!
 //! Promises: only one broker runs at a time; each is warmed by loads that do not count; a load that did not do all it was
 //! asked for is an error and not a number; results are written only when they are whole. Numbers are for people: nothing
@@ -10,6 +11,7 @@
 
 mod chart;
 mod clients;
+mod coordinators;
 mod curves;
 mod loads;
 mod options;

@@ -63,7 +63,7 @@ fn cpu_table(results: &Results) -> Table {
 
 fn per_record_table(results: &Results) -> Table {
     Table {
-        title: "broker's CPU time per record",
+        title: "broker's CPU time per record (round trip, transaction, commit)",
         is_rate: false,
         rows: load_rows(results, "cpu_us_per_record", "µs", |_, _| Target::None),
     }
@@ -71,7 +71,7 @@ fn per_record_table(results: &Results) -> Table {
 
 fn rate_table(results: &Results) -> Table {
     Table {
-        title: "records per second",
+        title: "records (round trips, transactions, commits) per second",
         is_rate: true,
         rows: load_rows(results, "records_per_second", "/s", |load, _| match load.what {
             // Its rate is what it was told.

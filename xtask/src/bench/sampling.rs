@@ -83,13 +83,23 @@ pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     Some(f64::midpoint(*lower, *upper))
 }
 
+/// The percentiles that a report shows.
+pub(super) fn percentiles(mut times_ms: Vec<f64>) -> super::Values {
+    times_ms.sort_by(f64::total_cmp);
+    let wanted = [("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999)];
+    wanted
+        .iter()
+        .filter_map(|(name, part)| Some((*name, percentile(&times_ms, *part)?)))
+        .collect()
+}
+
 /// The value below which this part of the sorted values lies.
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss
 )]
-pub(super) fn percentile(sorted: &[f64], part: f64) -> Option<f64> {
+fn percentile(sorted: &[f64], part: f64) -> Option<f64> {
     let at = (sorted.len() as f64 * part) as usize;
     sorted.get(at).or(sorted.last()).copied()
 }

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 const PRODUCE: (i16, i16) = (0, 3);
 const FETCH: (i16, i16) = (1, 4);
 /// Longer than any answer may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUT_MS: i32 = 30_000;
 /// As consumers have it (`fetch.max.wait.ms`).
 const FETCH_MAX_WAIT_MS: i32 = 500;
 /// A topic that was just created may have no leader yet: not known, none, or not this broker.
-const NOT_YET: [i16; 3] = [3, 5, 6];
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const NOT_YET: [i16; 3] = [3, 5, 6];
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// A record is in an answer that is longer than this.
 const EMPTY_ANSWER_BYTES: usize = 100;
 /// The throttle time is in front of the topics.
@@ -55,12 +55,7 @@ pub(super) fn make_round_trips(address: SocketAddr, topic: &str, from: u64, shap
         times_ms.push(begin.elapsed().as_secs_f64() * 1000.0);
     }
     let total_ms: f64 = times_ms.iter().sum();
-    times_ms.sort_by(f64::total_cmp);
-    let percentiles = [("p50_ms", 0.5), ("p99_ms", 0.99), ("p999_ms", 0.999)];
-    let mut values: Values = percentiles
-        .iter()
-        .filter_map(|(name, part)| Some((*name, sampling::percentile(&times_ms, *part)?)))
-        .collect();
+    let mut values = sampling::percentiles(times_ms);
     values.insert("records_per_second", shape.records as f64 * 1000.0 / total_ms);
     Ok(values)
 }
@@ -82,10 +77,10 @@ fn wait_for_leader(consumer: &mut Connection, topic: &str, end: i64) -> Result<(
 }
 
 #[derive(Debug)]
-struct Connection(TcpStream);
+pub(super) struct Connection(TcpStream);
 
 impl Connection {
-    fn open(address: SocketAddr) -> Result<Self> {
+    pub(super) fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -98,14 +93,18 @@ impl Connection {
         header.extend(version.to_be_bytes());
         header.extend(7i32.to_be_bytes());
         string(&mut header, "round-trip");
-        let mut frame = length(header.len() + body.len()).to_be_bytes().to_vec();
-        frame.extend(header);
-        frame.extend(body);
-        Ok(self.0.write_all(&frame)?)
+        header.extend(body);
+        self.send_frame(&header)
+    }
+
+    pub(super) fn send_frame(&mut self, frame: &[u8]) -> Result<()> {
+        let mut sent = length(frame.len()).to_be_bytes().to_vec();
+        sent.extend(frame);
+        Ok(self.0.write_all(&sent)?)
     }
 
     /// An answer after its correlation id.
-    fn receive(&mut self) -> Result<Vec<u8>> {
+    pub(super) fn receive(&mut self) -> Result<Vec<u8>> {
         let mut head = [0; 8];
         self.0.read_exact(&mut head)?;
         let [a, b, c, d, ..] = head;

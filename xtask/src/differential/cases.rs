@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 /// One API that brokers have.
 #[derive(Debug)]
-pub(super) struct Api {
-    pub(super) key: i16,
-    pub(super) name: String,
+pub(crate) struct Api {
+    pub(crate) key: i16,
+    pub(crate) name: String,
     pub(super) versions: Range,
-    pub(super) request: Message,
-    pub(super) response: Message,
+    pub(crate) request: Message,
+    pub(crate) response: Message,
 }
 
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ pub(super) fn directory() -> PathBuf {
 }
 
 /// Every API that a broker listener has, by the definitions, with its stable versions.
-pub(super) fn apis() -> Result<Vec<Api>> {
+pub(crate) fn apis() -> Result<Vec<Api>> {
     let path = root().join("crates/protocol/schema/apis.tsv");
     let text = std::fs::read_to_string(&path).at(&path)?;
     let mut apis = Vec::new();

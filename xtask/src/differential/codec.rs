@@ -14,7 +14,7 @@ use serde_json::{Map, Number, Value, json};
 const TEXT_OF_ZERO_UUID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-pub(super) fn contains(range: Range, version: i16) -> bool {
+pub(crate) fn contains(range: Range, version: i16) -> bool {
     range.min <= version && version <= range.max
 }
 
@@ -31,7 +31,7 @@ fn fields<'a>(message: &'a Message, name: &str) -> Result<&'a [Field]> {
         .ok_or_else(|| Error::new(format!("{} has no struct {name}", message.name)))
 }
 
-pub(super) fn encode(message: &Message, version: i16, value: &Value) -> Result<Vec<u8>> {
+pub(crate) fn encode(message: &Message, version: i16, value: &Value) -> Result<Vec<u8>> {
     let mut writer = Writer {
         message,
         version,
@@ -188,7 +188,7 @@ fn default(field: &Field, version: i16) -> Result<Value> {
 }
 
 /// Decodes a whole answer. What is left over is shown as a field of its own, so that it is a difference.
-pub(super) fn decode(message: &Message, version: i16, bytes: &[u8]) -> std::result::Result<Value, String> {
+pub(crate) fn decode(message: &Message, version: i16, bytes: &[u8]) -> std::result::Result<Value, String> {
     let mut reader = Reader {
         message,
         version,
@@ -339,7 +339,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The request's header and body in one frame without its length.
-pub(super) fn frame(api_key: i16, version: i16, flexible: bool, correlation_id: i32, body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(api_key: i16, version: i16, flexible: bool, correlation_id: i32, body: &[u8]) -> Vec<u8> {
     const CLIENT_ID: &str = "differential";
     let mut out = Vec::new();
     out.extend(api_key.to_be_bytes());

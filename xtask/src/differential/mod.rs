@@ -8,7 +8,7 @@
 
 mod batches;
 mod cases;
-mod codec;
+pub(crate) mod codec;
 mod differences;
 mod mask;
 mod recording;
@@ -21,7 +21,8 @@ mod session;
 use crate::broker::{self, Broker, Kind};
 use crate::error::{Error, Result};
 use crate::process::workshop;
-use cases::{Api, cases, versions_of};
+pub(crate) use cases::{Api, apis};
+use cases::{cases, versions_of};
 use differences::{Row, compare, table, unexplained};
 use recording::Answers;
 use session::Session;
@@ -59,7 +60,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
             other => return Err(Error::new(format!("differential has no option {other}"))),
         }
     }
-    let apis = cases::apis()?;
+    let apis = apis()?;
     if let Some(unknown) = options
         .only
         .iter()

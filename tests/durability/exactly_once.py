@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from checks import AGAINST_KAFKA, must, ok, require, wait_for
 from cluster import Broker
 
-KILLS = int(os.environ.get("KILLS", "2" if AGAINST_KAFKA else "40"))
+KILLS = int(os.environ.get("KILLS", "2" if AGAINST_KAFKA else "100"))
 SEED = int(os.environ.get("SEED", "7"))
 PARTITIONS = 4
 SOURCE, TARGET, GROUP = "eos-source", "eos-target", "eos-group"

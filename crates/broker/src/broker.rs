@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use crate::clock::Clock;
 use crate::config::{self, BrokerConfig};
 use crate::context::{ConnectionInfo, RequestContext};
+use crate::features::{self, Features};
 use crate::groups::Groups;
 use crate::net::{BoundListener, Endpoint, LogLimit};
 use crate::producer_ids::ProducerIds;
@@ -55,6 +56,7 @@ pub struct Broker {
     pub(crate) topics: Topics,
     pub(crate) groups: Groups,
     pub(crate) transactions: Transactions,
+    pub(crate) features: Features,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
@@ -91,11 +93,12 @@ impl Broker {
         let Engines { logs, facts } = engines;
         let stop = Stop::new();
         let settings = Arc::new(Settings::new(config.clone()));
-        // Together, so that the fact store syncs once for both.
-        let (loaded, groups, transactions) = tokio::try_join!(
+        // Together, so that the fact store syncs once for all.
+        let (loaded, groups, transactions, features) = tokio::try_join!(
             Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings),
             Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop),
             Transactions::start(facts.clone(), clock.clone(), transaction_config(&config), &stop),
+            Features::load(facts.clone(), features::SHARD),
         )?;
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
         let broker = Arc::new(Self {
@@ -108,6 +111,7 @@ impl Broker {
             topics: loaded.topics,
             groups,
             transactions,
+            features,
             stop,
             facts,
             listeners: OnceLock::new(),

@@ -19,7 +19,7 @@ use milena_protocol::messages::{
     ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
     OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
     RemoveRaftVoterRequest, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest,
-    WriteTxnMarkersRequest,
+    UpdateFeaturesRequest, WriteTxnMarkersRequest,
 };
 use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
 
@@ -106,6 +106,7 @@ apis! {
     ListPartitionReassignments: ListPartitionReassignmentsRequest => handlers::list_partition_reassignments,
     OffsetDelete: OffsetDeleteRequest => handlers::offset_delete,
     DescribeQuorum: DescribeQuorumRequest => handlers::describe_quorum,
+    UpdateFeatures: UpdateFeaturesRequest => handlers::update_features,
     DescribeCluster: DescribeClusterRequest => handlers::describe_cluster,
     DescribeProducers: DescribeProducersRequest => handlers::describe_producers,
     UnregisterBroker: UnregisterBrokerRequest => handlers::unregister_broker,

@@ -7,9 +7,7 @@
 //! v1 throttle time. v3 client software's name and version (checked as Kafka does), features.
 //! v4 features whose lowest version is 0 (before it they are left out).
 //!
-//! Differences: only what is implemented is told. Of the features that is `transaction.version`, whose
-//! level 2 has clients leave their partitions to the broker and bump their epoch (KIP-890); each of
-//! Kafka's others switches on something that does not exist here yet.
+//! Differences: only what is implemented is told, also of the features ([`crate::features`]).
 
 use std::sync::Arc;
 
@@ -22,9 +20,10 @@ use milena_protocol::{ApiKey, ErrorCode, Str};
 use crate::broker::Broker;
 use crate::context::RequestContext;
 use crate::dispatch::ADVERTISED;
+use crate::features::{self, Feature};
 
 pub(crate) async fn handle(
-    _broker: &Arc<Broker>,
+    broker: &Arc<Broker>,
     context: &RequestContext,
     request: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
@@ -38,8 +37,21 @@ pub(crate) async fn handle(
         };
     }
     let mut response = ranges(ErrorCode::None);
-    if context.api_version < FIRST_VERSION_WITH_ALL_FEATURES {
-        response.supported_features.clear();
+    let levels = broker.features.current();
+    response.finalized_features_epoch = levels.epoch();
+    for feature in &features::SUPPORTED {
+        if feature.min > 0 || context.api_version >= FIRST_VERSION_WITH_ALL_FEATURES {
+            response.supported_features.push(supported(feature));
+        }
+        let level = levels.of(feature);
+        if level > 0 {
+            response.finalized_features.push(FinalizedFeatureKey {
+                name: Str::from(feature.name),
+                min_version_level: level,
+                max_version_level: level,
+                ..Default::default()
+            });
+        }
     }
     response
 }
@@ -50,8 +62,6 @@ const PRODUCE_MIN_VERSION: i16 = 0;
 
 /// Clients of versions before it take a feature's version 0 for a mistake.
 const FIRST_VERSION_WITH_ALL_FEATURES: i16 = 4;
-const TRANSACTION_VERSION: &str = "transaction.version";
-const TRANSACTION_LEVEL: i16 = 2;
 
 /// The answer to a version that is not known.
 pub(crate) fn unsupported_version() -> ApiVersionsResponse {
@@ -71,19 +81,15 @@ fn ranges(error: ErrorCode) -> ApiVersionsResponse {
     ApiVersionsResponse {
         error_code: error.code(),
         api_keys: ADVERTISED.iter().map(range).collect(),
-        supported_features: vec![SupportedFeatureKey {
-            name: Str::from(TRANSACTION_VERSION),
-            min_version: 0,
-            max_version: TRANSACTION_LEVEL,
-            ..Default::default()
-        }],
-        finalized_features_epoch: 0,
-        finalized_features: vec![FinalizedFeatureKey {
-            name: Str::from(TRANSACTION_VERSION),
-            min_version_level: TRANSACTION_LEVEL,
-            max_version_level: TRANSACTION_LEVEL,
-            ..Default::default()
-        }],
+        ..Default::default()
+    }
+}
+
+fn supported(feature: &Feature) -> SupportedFeatureKey {
+    SupportedFeatureKey {
+        name: Str::from(feature.name),
+        min_version: feature.min,
+        max_version: feature.max,
         ..Default::default()
     }
 }

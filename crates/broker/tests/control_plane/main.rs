@@ -10,6 +10,7 @@ mod harness;
 mod cluster;
 mod configs;
 mod connections;
+mod features;
 mod hostile;
 mod metadata;
 mod raw;

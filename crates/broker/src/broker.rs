@@ -9,6 +9,7 @@ use milena_protocol::Str;
 use milena_state::{StateError, StateStore};
 use tracing::{error, warn};
 
+use crate::client_metrics::ClientMetrics;
 use crate::clock::Clock;
 use crate::config::{self, BrokerConfig};
 use crate::context::{ConnectionInfo, RequestContext};
@@ -57,6 +58,7 @@ pub struct Broker {
     pub(crate) groups: Groups,
     pub(crate) transactions: Transactions,
     pub(crate) features: Features,
+    pub(crate) client_metrics: ClientMetrics,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
@@ -94,11 +96,12 @@ impl Broker {
         let stop = Stop::new();
         let settings = Arc::new(Settings::new(config.clone()));
         // Together, so that the fact store syncs once for all.
-        let (loaded, groups, transactions, features) = tokio::try_join!(
+        let (loaded, groups, transactions, features, client_metrics) = tokio::try_join!(
             Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings),
             Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop),
             Transactions::start(facts.clone(), clock.clone(), transaction_config(&config), &stop),
             Features::load(facts.clone(), features::SHARD),
+            ClientMetrics::load(facts.clone()),
         )?;
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
         let broker = Arc::new(Self {
@@ -112,6 +115,7 @@ impl Broker {
             groups,
             transactions,
             features,
+            client_metrics,
             stop,
             facts,
             listeners: OnceLock::new(),
@@ -261,6 +265,7 @@ mod tests {
 
     fn from(peer: &str, local: &str) -> ConnectionInfo {
         ConnectionInfo {
+            software: OnceLock::new(),
             listener: Arc::from("PLAINTEXT"),
             peer: peer.parse().unwrap(),
             local: local.parse().unwrap(),

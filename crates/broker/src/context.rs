@@ -1,7 +1,7 @@
 //! What a handler knows of the request beside its body.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use milena_protocol::{ApiKey, Str};
 
@@ -13,6 +13,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) peer: SocketAddr,
     /// The broker's end of the connection.
     pub(crate) local: SocketAddr,
+    /// The client's software and its version, if it has told (ApiVersions, KIP-511).
+    pub(crate) software: OnceLock<(String, String)>,
 }
 
 impl ConnectionInfo {

@@ -9,6 +9,7 @@ pub mod config;
 
 mod api_error;
 mod broker;
+mod client_metrics;
 mod clock;
 mod context;
 mod dispatch;

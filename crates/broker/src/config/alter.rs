@@ -44,14 +44,17 @@ pub enum ConfigResourceType {
     Topic,
     Broker,
     Group,
+    ClientMetrics,
 }
 
 impl ConfigResourceType {
-    fn table(self) -> &'static Table {
+    /// Kafka has no types for the configs of client metrics when it changes them, so none is a list.
+    fn table(self) -> Option<&'static Table> {
         match self {
-            Self::Topic => topic_configs(),
-            Self::Broker => broker_configs(),
-            Self::Group => group_configs(),
+            Self::Topic => Some(topic_configs()),
+            Self::Broker => Some(broker_configs()),
+            Self::Group => Some(group_configs()),
+            Self::ClientMetrics => None,
         }
     }
 }
@@ -115,7 +118,7 @@ fn change_list(
     alteration: &Alteration<'_>,
     value: &str,
 ) -> Result<String, ConfigError> {
-    let def = resource.table().get(alteration.name);
+    let def = resource.table().and_then(|table| table.get(alteration.name));
     if resource == ConfigResourceType::Broker && def.is_none() {
         return Err(ConfigError::Invalid(format!(
             "Unknown config name: {}",

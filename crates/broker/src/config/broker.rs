@@ -125,6 +125,7 @@ pub struct BrokerConfig {
     pub message_max_bytes: i32,
     pub fetch_max_bytes: i32,
     pub max_incremental_fetch_session_cache_slots: i32,
+    pub telemetry_max_bytes: i32,
     pub max_request_partition_size_limit: i32,
 
     pub group_min_session_timeout_ms: i32,
@@ -215,6 +216,7 @@ impl BrokerConfig {
             min_insync_replicas: layers.number("min.insync.replicas")?,
             message_max_bytes: layers.number("message.max.bytes")?,
             fetch_max_bytes: layers.number("fetch.max.bytes")?,
+            telemetry_max_bytes: layers.number("telemetry.max.bytes")?,
             max_incremental_fetch_session_cache_slots: layers
                 .number("max.incremental.fetch.session.cache.slots")?,
             max_request_partition_size_limit: layers.number("max.request.partition.size.limit")?,

@@ -18,6 +18,7 @@ pub enum ConfigSource {
     DynamicDefaultBrokerConfig = 3,
     StaticBrokerConfig = 4,
     DefaultConfig = 5,
+    ClientMetricsConfig = 7,
     GroupConfig = 8,
 }
 
@@ -308,6 +309,7 @@ mod tests {
             ConfigSource::DynamicDefaultBrokerConfig => "DYNAMIC_DEFAULT_BROKER_CONFIG",
             ConfigSource::StaticBrokerConfig => "STATIC_BROKER_CONFIG",
             ConfigSource::DefaultConfig => "DEFAULT_CONFIG",
+            ConfigSource::ClientMetricsConfig => "DYNAMIC_CLIENT_METRICS_CONFIG",
             ConfigSource::GroupConfig => "DYNAMIC_GROUP_CONFIG",
         }
     }

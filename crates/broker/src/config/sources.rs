@@ -227,7 +227,7 @@ fn is_security(name: &str) -> bool {
 
 /// Settings that change what this broker does, or that are checked because they could not (the last
 /// ones). What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 86] = [
+const WITH_EFFECT: [&str; 87] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
@@ -291,6 +291,7 @@ const WITH_EFFECT: [&str; 86] = [
     "max.connections.per.ip",
     "max.connections.per.ip.overrides",
     "max.incremental.fetch.session.cache.slots",
+    "telemetry.max.bytes",
     "max.request.partition.size.limit",
     "message.max.bytes",
     "node.id",

@@ -36,6 +36,13 @@ pub(crate) async fn handle(
             ..Default::default()
         };
     }
+    if context.api_version >= 3 {
+        // Who says it twice is who it said first.
+        let _ = context.connection.software.set((
+            request.client_software_name.to_string(),
+            request.client_software_version.to_string(),
+        ));
+    }
     let mut response = ranges(ErrorCode::None);
     let levels = broker.features.current();
     response.finalized_features_epoch = levels.epoch();

@@ -36,6 +36,16 @@ impl ResourceType {
             _ => None,
         }
     }
+
+    pub(super) fn code(self) -> i8 {
+        match self {
+            Self::Topic => 2,
+            Self::Broker => 4,
+            Self::BrokerLogger => 8,
+            Self::ClientMetrics => 16,
+            Self::Group => 32,
+        }
+    }
 }
 
 pub(super) fn unknown_type(code: i8) -> ApiError {
@@ -127,7 +137,7 @@ pub(super) async fn change(
         ResourceType::Topic => change_topic(broker, name, change, validate_only).await,
         ResourceType::Broker => change_broker(broker, name, change, validate_only).await,
         ResourceType::BrokerLogger => change_logger(broker, name, &change),
-        ResourceType::ClientMetrics => change_client_metrics(name, &change),
+        ResourceType::ClientMetrics => change_client_metrics(broker, name, change, validate_only).await,
         ResourceType::Group => change_group(name, &change),
     }
 }
@@ -223,19 +233,22 @@ fn change_logger(broker: &Broker, name: &str, change: &Change) -> Result<(), Api
     }
 }
 
-/// Setting something that nothing would obey is refused.
-fn change_client_metrics(name: &str, change: &Change) -> Result<(), ApiError> {
+async fn change_client_metrics(
+    broker: &Arc<Broker>,
+    name: &str,
+    change: Change,
+    validate_only: bool,
+) -> Result<(), ApiError> {
     if name.is_empty() {
-        return Err(ApiError::invalid_request(
-            "Default client metrics resources are not allowed.",
-        ));
+        return Err(ApiError::invalid_request("Subscription name can't be empty"));
     }
-    if change.sets_nothing() {
-        return Ok(());
-    }
-    Err(ApiError::invalid_request(
-        "Milena does not collect the metrics of clients (KIP-714) yet, so a subscription would have no effect.",
-    ))
+    let changed = broker.client_metrics.subscriptions.change(|subscriptions| {
+        let old = subscriptions.overrides(name);
+        let new = change.apply(ConfigResourceType::ClientMetrics, &old)?;
+        let (next, changes) = subscriptions.with(name, new)?;
+        Ok((next, if validate_only { Vec::new() } else { changes }))
+    });
+    changed.await
 }
 
 fn change_group(name: &str, change: &Change) -> Result<(), ApiError> {

@@ -19,20 +19,13 @@ use milena_protocol::{ErrorCode, Str};
 use super::config_resources::{ResourceType, check_node_id};
 use crate::api_error::ApiError;
 use crate::broker::Broker;
-use crate::config::{self, ConfigEntry, ConfigSource, ConfigType};
+use crate::config::{self, ConfigEntry};
 use crate::context::RequestContext;
 use crate::topics::{self, Overrides};
 
 /// What Kafka says of a resource type that it does not know: the text of INVALID_REQUEST.
 const INVALID_REQUEST: &str = "This most likely occurs because of a request being malformed by the client library or \
                                the message was sent to an incompatible broker. See the broker logs for more details.";
-
-/// A client metrics subscription that nobody made: names, defaults, types (KIP-714).
-const CLIENT_METRICS: [(&str, &str, ConfigType); 3] = [
-    ("interval.ms", "300000", ConfigType::Int),
-    ("match", "", ConfigType::List),
-    ("metrics", "", ConfigType::List),
-];
 
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
@@ -108,7 +101,7 @@ fn entries(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Co
         }
         Some(ResourceType::ClientMetrics) => {
             must_be_named("Client metrics subscription name")?;
-            Ok(client_metrics())
+            Ok(broker.client_metrics.subscriptions.current().describe(name))
         }
         Some(ResourceType::Group) => {
             must_be_named("Group name")?;
@@ -116,19 +109,6 @@ fn entries(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Co
         }
         None => Err(ApiError::invalid_request(INVALID_REQUEST)),
     }
-}
-
-fn client_metrics() -> Vec<ConfigEntry> {
-    let entry = |(name, value, config_type): (&str, &str, ConfigType)| ConfigEntry {
-        name: name.to_owned(),
-        value: Some(value.to_owned()),
-        read_only: false,
-        is_sensitive: false,
-        source: ConfigSource::DefaultConfig,
-        synonyms: Vec::new(),
-        config_type,
-    };
-    CLIENT_METRICS.into_iter().map(entry).collect()
 }
 
 fn answer(entry: ConfigEntry, include_synonyms: bool) -> DescribeConfigsResourceResult {

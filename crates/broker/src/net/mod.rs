@@ -310,6 +310,7 @@ fn open(
         return None;
     }
     let info = ConnectionInfo {
+        software: std::sync::OnceLock::new(),
         listener: listener.name.clone(),
         peer,
         local,

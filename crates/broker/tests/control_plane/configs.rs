@@ -297,15 +297,6 @@ async fn trap_13_configs_that_nothing_obeys_are_refused_and_not_stored() {
         value(&broker, GROUP, "g", "consumer.session.timeout.ms").await,
         ("45000".into(), 5)
     );
-    let (code, sentence) = alter(
-        &broker,
-        CLIENT_METRICS,
-        "m",
-        &[("interval.ms", SET, Some("1000"))],
-    )
-    .await;
-    assert_eq!(code, ErrorCode::InvalidRequest);
-    assert!(sentence.contains("no effect"), "{sentence}");
     broker.topic("t", 1).await;
     let (code, _) = alter(
         &broker,

@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 mod harness;
 
+mod client_metrics;
 mod cluster;
 mod configs;
 mod connections;

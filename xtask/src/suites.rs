@@ -146,6 +146,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "client-metrics",
+        proves: "Java's and librdkafka's producers push their metrics, and a consumer reads them",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/python/client_metrics.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: true,
+    },
+    Suite {
         name: "settings",
         proves: "topic settings: at creation, changed at run time, by the defaults of all brokers",
         needs: &[Needs::Kafka, Needs::Python],

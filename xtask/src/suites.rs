@@ -83,6 +83,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "java-quotas",
+        proves: "quotas as kafka-configs sets them, and what Java's clients feel of them",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/quotas.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: false,
+    },
+    Suite {
         name: "tools",
         proves: "Milena's tools print what Kafka's print",
         needs: &[Needs::Kafka, Needs::Python],

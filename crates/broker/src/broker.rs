@@ -17,6 +17,7 @@ use crate::features::{self, Features};
 use crate::groups::Groups;
 use crate::net::{BoundListener, Endpoint, LogLimit};
 use crate::producer_ids::ProducerIds;
+use crate::quotas::Quotas;
 use crate::sessions::FetchSessions;
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -59,6 +60,7 @@ pub struct Broker {
     pub(crate) transactions: Transactions,
     pub(crate) features: Features,
     pub(crate) client_metrics: ClientMetrics,
+    pub(crate) quotas: Quotas,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
@@ -96,12 +98,13 @@ impl Broker {
         let stop = Stop::new();
         let settings = Arc::new(Settings::new(config.clone()));
         // Together, so that the fact store syncs once for all.
-        let (loaded, groups, transactions, features, client_metrics) = tokio::try_join!(
+        let (loaded, groups, transactions, features, client_metrics, quotas) = tokio::try_join!(
             Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings),
             Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop),
             Transactions::start(facts.clone(), clock.clone(), transaction_config(&config), &stop),
             Features::load(facts.clone(), features::SHARD),
             ClientMetrics::load(facts.clone()),
+            Quotas::load(facts.clone(), &config),
         )?;
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
         let broker = Arc::new(Self {
@@ -116,6 +119,7 @@ impl Broker {
             transactions,
             features,
             client_metrics,
+            quotas,
             stop,
             facts,
             listeners: OnceLock::new(),
@@ -266,6 +270,7 @@ mod tests {
     fn from(peer: &str, local: &str) -> ConnectionInfo {
         ConnectionInfo {
             software: OnceLock::new(),
+            mute: crate::context::Mute::new(),
             listener: Arc::from("PLAINTEXT"),
             peer: peer.parse().unwrap(),
             local: local.parse().unwrap(),

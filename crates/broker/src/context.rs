@@ -1,9 +1,12 @@
 //! What a handler knows of the request beside its body.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use milena_protocol::{ApiKey, Str};
+use tokio::time::Instant;
 
 /// One accepted connection, shared by all its requests.
 #[derive(Debug)]
@@ -15,6 +18,45 @@ pub(crate) struct ConnectionInfo {
     pub(crate) local: SocketAddr,
     /// The client's software and its version, if it has told (ApiVersions, KIP-511).
     pub(crate) software: OnceLock<(String, String)>,
+    pub(crate) mute: Mute,
+}
+
+/// Until when a connection is not read from, because its client is above a quota.
+#[derive(Debug)]
+pub(crate) struct Mute {
+    opened: Instant,
+    /// Since the connection was opened.
+    until_ms: AtomicU64,
+}
+
+impl Mute {
+    pub(crate) fn new() -> Self {
+        Self {
+            opened: Instant::now(),
+            until_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// From now on, for so many milliseconds.
+    pub(crate) fn for_ms(&self, throttle_ms: i32) {
+        let Some(throttle_ms) = u64::try_from(throttle_ms).ok().filter(|ms| *ms > 0) else {
+            return;
+        };
+        let now_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.until_ms
+            .fetch_max(now_ms.saturating_add(throttle_ms), Ordering::Relaxed);
+    }
+
+    /// When the connection may be read from again, if not now.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        match self.until_ms.load(Ordering::Relaxed) {
+            0 => None,
+            until_ms => {
+                let until = self.opened + Duration::from_millis(until_ms);
+                (until > Instant::now()).then_some(until)
+            }
+        }
+    }
 }
 
 impl ConnectionInfo {
@@ -33,6 +75,8 @@ pub(crate) struct RequestContext {
     pub(crate) api_version: i16,
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<Str>,
+    /// Of the whole request.
+    pub(crate) request_bytes: usize,
 }
 
 impl RequestContext {

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milena_protocol::frame;
 use milena_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AddRaftVoterRequest, AlterConfigsRequest,
-    AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
-    DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest,
-    EndTxnRequest, FetchRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-    ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AddRaftVoterRequest, AlterClientQuotasRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    DescribeTransactionsRequest, ElectLeadersRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
+    GetTelemetrySubscriptionsRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
+    ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, ListTransactionsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
     OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, RemoveRaftVoterRequest,
     SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
     WriteTxnMarkersRequest,
@@ -28,6 +29,7 @@ use crate::broker::Broker;
 use crate::context::{ConnectionInfo, RequestContext};
 use crate::handlers;
 use crate::outcome::{BoxFuture, Outcome};
+use crate::quotas::throttle;
 
 /// One answer in chunks, ready for the socket.
 pub(crate) type Frames = Vec<Chunk>;
@@ -59,8 +61,13 @@ macro_rules! apis {
             match context.api_key {
                 $(ApiKey::$api => match decode_body::<$request>(context, body) {
                     Ok(request) => {
-                        let outcome: Outcome<<$request as Request>::Response> =
-                            handlers::$handler::handle(broker, context, request).await.into();
+                        let handling = handlers::$handler::handle(broker, context, request);
+                        let outcome: Outcome<<$request as Request>::Response> = if broker.quotas.is_active() {
+                            let (outcome, worked) = throttle::timed(handling).await;
+                            throttle::apply(broker, context, outcome.into(), worked)
+                        } else {
+                            handling.await.into()
+                        };
                         encode_outcome(context, outcome)
                     }
                     Err(why) => Reply::Close(why),
@@ -106,6 +113,8 @@ apis! {
     AlterPartitionReassignments: AlterPartitionReassignmentsRequest => handlers::alter_partition_reassignments,
     ListPartitionReassignments: ListPartitionReassignmentsRequest => handlers::list_partition_reassignments,
     OffsetDelete: OffsetDeleteRequest => handlers::offset_delete,
+    DescribeClientQuotas: DescribeClientQuotasRequest => handlers::describe_client_quotas,
+    AlterClientQuotas: AlterClientQuotasRequest => handlers::alter_client_quotas,
     DescribeQuorum: DescribeQuorumRequest => handlers::describe_quorum,
     UpdateFeatures: UpdateFeaturesRequest => handlers::update_features,
     DescribeCluster: DescribeClusterRequest => handlers::describe_cluster,
@@ -123,8 +132,9 @@ apis! {
 
 /// Handles one frame (without its length prefix).
 pub(crate) async fn dispatch(broker: &Arc<Broker>, connection: &Arc<ConnectionInfo>, frame: Bytes) -> Reply {
+    let request_bytes = frame.len();
     let mut body = Reader::new(frame);
-    let context = match decode_context(connection, &mut body) {
+    let context = match decode_context(connection, &mut body, request_bytes) {
         Ok(context) => context,
         Err(Undecodable::ApiVersions { correlation_id }) => {
             return match frame::encode_response(
@@ -153,6 +163,7 @@ enum Undecodable {
 fn decode_context(
     connection: &Arc<ConnectionInfo>,
     body: &mut Reader,
+    request_bytes: usize,
 ) -> Result<RequestContext, Undecodable> {
     let frame = body.clone().into_rest();
     let start = frame::peek_request(&frame)
@@ -188,6 +199,7 @@ fn decode_context(
         correlation_id: header.correlation_id,
         // A request that waits for long must not keep its buffer.
         client_id: header.client_id.as_ref().map(Str::detached),
+        request_bytes,
     })
 }
 

@@ -20,6 +20,7 @@ mod net;
 mod outcome;
 mod partitions;
 mod producer_ids;
+mod quotas;
 mod sessions;
 mod settings;
 mod shards;

@@ -375,6 +375,25 @@ impl FetchSessions {
         }
     }
 
+    /// Makes no answer, because the client has to wait first: no session is created, and none learns anything. Gives the error
+    /// and the session's id.
+    pub(crate) fn close_unanswered(&self, context: FetchContext) -> (ErrorCode, i32) {
+        match context.kind {
+            Kind::Sessionless | Kind::Full(_) => (ErrorCode::None, INVALID_SESSION_ID),
+            Kind::Incremental {
+                id,
+                session,
+                expected_epoch,
+            } => {
+                if lock(&session).epoch == expected_epoch {
+                    (ErrorCode::None, id)
+                } else {
+                    (ErrorCode::InvalidFetchSessionEpoch, id)
+                }
+            }
+        }
+    }
+
     fn create(
         &self,
         request: SessionRequest,

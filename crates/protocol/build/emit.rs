@@ -469,6 +469,18 @@ impl Emitter<'_> {
             self,
             "check_encode_version::<Self>(version)?; self.encode_fields(w, version) }}"
         );
+        let is_throttle = |field: &Field| field.name == "ThrottleTimeMs";
+        let root = self
+            .message
+            .structs
+            .iter()
+            .find(|item| item.name == self.message.name);
+        if root.is_some_and(|root| root.fields.iter().any(is_throttle)) {
+            line!(
+                self,
+                "fn throttle_time_ms_mut(&mut self) -> Option<&mut i32> {{ Some(&mut self.throttle_time_ms) }}"
+            );
+        }
         line!(
             self,
             "#[cfg(feature = \"testing\")]\nfn sample(s: &mut crate::testing::Sampler, version: i16) -> Self {{ Self::sample_fields(s, version) }}"

@@ -66,6 +66,11 @@ pub trait Message: Default + Clone + Debug + PartialEq + Sized {
     /// When a field that is not its default, and that must not be left out, does not exist in this version.
     fn encode(&self, writer: &mut Writer, version: i16) -> Result<(), EncodeError>;
 
+    /// How long the client has to wait, in an answer that can tell (KIP-219).
+    fn throttle_time_ms_mut(&mut self) -> Option<&mut i32> {
+        None
+    }
+
     /// A value with random content, for tests.
     #[cfg(feature = "testing")]
     fn sample(sampler: &mut crate::testing::Sampler, version: i16) -> Self;

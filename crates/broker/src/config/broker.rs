@@ -12,6 +12,7 @@ use super::listeners::{self, Listener, ListenerSettings};
 use super::topic;
 use super::value::{Value, split_list};
 use super::{ConfigError, Properties};
+use crate::quotas::Windows;
 
 /// Where a broker setting's value comes from: each layer covers those after it, and Kafka's
 /// defaults are under them all.
@@ -126,6 +127,8 @@ pub struct BrokerConfig {
     pub fetch_max_bytes: i32,
     pub max_incremental_fetch_session_cache_slots: i32,
     pub telemetry_max_bytes: i32,
+    pub(crate) quota_windows: Windows,
+    pub(crate) controller_quota_windows: Windows,
     pub max_request_partition_size_limit: i32,
 
     pub group_min_session_timeout_ms: i32,
@@ -217,6 +220,8 @@ impl BrokerConfig {
             message_max_bytes: layers.number("message.max.bytes")?,
             fetch_max_bytes: layers.number("fetch.max.bytes")?,
             telemetry_max_bytes: layers.number("telemetry.max.bytes")?,
+            quota_windows: windows(&layers, "quota")?,
+            controller_quota_windows: windows(&layers, "controller.quota")?,
             max_incremental_fetch_session_cache_slots: layers
                 .number("max.incremental.fetch.session.cache.slots")?,
             max_request_partition_size_limit: layers.number("max.request.partition.size.limit")?,
@@ -332,6 +337,15 @@ fn check_roles(layers: &Layers) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Over which time quotas are measured.
+fn windows(layers: &Layers, prefix: &str) -> Result<Windows, ConfigError> {
+    let seconds: u32 = layers.number(&format!("{prefix}.window.size.seconds"))?;
+    Ok(Windows {
+        count: layers.number(&format!("{prefix}.window.num"))?,
+        size_ms: seconds.saturating_mul(1_000),
+    })
 }
 
 /// `node.id`, for which `broker.id` is Kafka's old name.

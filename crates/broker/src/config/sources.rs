@@ -227,7 +227,11 @@ fn is_security(name: &str) -> bool {
 
 /// Settings that change what this broker does, or that are checked because they could not (the last
 /// ones). What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 87] = [
+const WITH_EFFECT: [&str; 91] = [
+    "quota.window.num",
+    "quota.window.size.seconds",
+    "controller.quota.window.num",
+    "controller.quota.window.size.seconds",
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",

@@ -21,22 +21,28 @@ use super::{MAX_PARTITIONS_PER_REQUEST, assignments, create_topics};
 use crate::api_error::ApiError;
 use crate::broker::Broker;
 use crate::context::RequestContext;
+use crate::quotas::MutationQuota;
 use crate::topics::Topic;
+
+/// The first version whose clients know THROTTLING_QUOTA_EXCEEDED (KIP-599).
+const FIRST_VERSION_WITH_STRICT_QUOTA: i16 = 3;
 
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut counts: HashMap<Str, usize> = HashMap::new();
     for topic in &request.topics {
         *counts.entry(topic.name.clone()).or_insert(0) += 1;
     }
+    let is_strict = context.api_version >= FIRST_VERSION_WITH_STRICT_QUOTA;
+    let mut quota = broker.quotas.mutation(context, is_strict, broker.clock.now_ms());
     let mut results = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         match counts.get(&topic.name) {
             Some(1) => {
-                let grown = grow(broker, topic, request.validate_only).await;
+                let grown = grow(broker, topic, request.validate_only, &mut quota).await;
                 results.push(answer(topic.name.clone(), grown.err()));
             }
             Some(_) => {
@@ -49,6 +55,7 @@ pub(crate) async fn handle(
         }
     }
     CreatePartitionsResponse {
+        throttle_time_ms: quota.throttle_ms(),
         results,
         ..Default::default()
     }
@@ -58,12 +65,17 @@ async fn grow(
     broker: &Arc<Broker>,
     topic: &CreatePartitionsTopic,
     validate_only: bool,
+    quota: &mut MutationQuota<'_>,
 ) -> Result<(), ApiError> {
     let node_id = broker.config.node_id;
     let existing = broker.topics.get(&topic.name);
     let existing = existing.ok_or_else(|| ApiError::bare(ErrorCode::UnknownTopicOrPartition))?;
     check(&existing, topic, node_id)?;
     if !validate_only {
+        let more = usize::try_from(topic.count)
+            .unwrap_or(0)
+            .saturating_sub(existing.partitions.len());
+        quota.take(more)?;
         broker
             .topics
             .add_partitions(&topic.name, topic.count, |now| check(now, topic, node_id))

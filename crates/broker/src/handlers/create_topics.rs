@@ -24,9 +24,12 @@ use crate::broker::Broker;
 use crate::context::RequestContext;
 use crate::topics::{self, CLUSTER_METADATA_TOPIC, NewTopic, Overrides};
 
+/// The first version whose clients know THROTTLING_QUOTA_EXCEEDED (KIP-599).
+const FIRST_VERSION_WITH_STRICT_QUOTA: i16 = 6;
+
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
-    _context: &RequestContext,
+    context: &RequestContext,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let mut seen = HashSet::new();
@@ -55,6 +58,8 @@ pub(crate) async fn handle(
             ..Default::default()
         };
     }
+    let is_strict = context.api_version >= FIRST_VERSION_WITH_STRICT_QUOTA;
+    let mut quota = broker.quotas.mutation(context, is_strict, broker.clock.now_ms());
     for topic in &request.topics {
         if duplicates.contains(&topic.name) {
             continue;
@@ -64,7 +69,13 @@ pub(crate) async fn handle(
             refused.push((topic.name.clone(), ApiError::invalid_request(sentence)));
             continue;
         }
-        answers.push((topic.name.clone(), plan(broker, topic)));
+        let plan = plan(broker, topic).and_then(|plan| {
+            if !request.validate_only {
+                quota.take(usize::try_from(plan.partitions).unwrap_or(0))?;
+            }
+            Ok(plan)
+        });
+        answers.push((topic.name.clone(), plan));
     }
     for name in distinct_in_order(&request.topics, &duplicates) {
         refused.push((name, ApiError::invalid_request("Duplicate topic name.")));
@@ -76,6 +87,7 @@ pub(crate) async fn handle(
     };
     topics.extend(refused.into_iter().map(|(name, error)| failure(name, &error)));
     CreateTopicsResponse {
+        throttle_time_ms: quota.throttle_ms(),
         topics,
         ..Default::default()
     }

@@ -17,6 +17,9 @@ use crate::api_error::ApiError;
 use crate::broker::Broker;
 use crate::context::RequestContext;
 
+/// The first version whose clients know THROTTLING_QUOTA_EXCEEDED (KIP-599).
+const FIRST_VERSION_WITH_STRICT_QUOTA: i16 = 5;
+
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
     context: &RequestContext,
@@ -55,6 +58,19 @@ pub(crate) async fn handle(
             Some(topic) => found.push((topic.id, name)),
         }
     }
+    let is_strict = context.api_version >= FIRST_VERSION_WITH_STRICT_QUOTA;
+    let mut quota = broker.quotas.mutation(context, is_strict, broker.clock.now_ms());
+    found.retain(|(id, name)| {
+        let partitions = broker
+            .topics
+            .get_by_id(id)
+            .map_or(0, |topic| topic.partitions.len());
+        let allowed = quota.take(partitions);
+        if let Err(error) = &allowed {
+            answers.push(answer(Some(name.clone()), *id, Some(error.clone())));
+        }
+        allowed.is_ok()
+    });
     let ids: Vec<Uuid> = found.iter().map(|(id, _)| *id).collect();
     let results = broker.topics.delete(&ids).await;
     let deleted: Vec<Str> = results.iter().flatten().map(|topic| topic.name.clone()).collect();
@@ -65,6 +81,7 @@ pub(crate) async fn handle(
         answers.push(answer(Some(name), id, result.err()));
     }
     DeleteTopicsResponse {
+        throttle_time_ms: quota.throttle_ms(),
         responses: answers,
         ..Default::default()
     }

@@ -74,7 +74,7 @@ pub(crate) async fn handle(
         session,
         erroneous,
     };
-    let limits = limits(broker, &request);
+    let limits = limits(broker, context, &request);
     let mut waiting = Waiting::new(reading, limits);
     waiting.read_all().await;
     if waiting.is_complete() || request.max_wait_ms <= 0 || broker.stop.is_stopping() {
@@ -88,8 +88,11 @@ pub(crate) async fn handle(
     }))
 }
 
-fn limits(broker: &Broker, request: &FetchRequest) -> Limits {
-    let max_bytes = request.max_bytes.min(broker.config.fetch_max_bytes).max(0);
+fn limits(broker: &Broker, context: &RequestContext, request: &FetchRequest) -> Limits {
+    let mut max_bytes = request.max_bytes.min(broker.config.fetch_max_bytes).max(0);
+    if let Some(quota_bytes) = broker.quotas.max_fetch_bytes(context) {
+        max_bytes = max_bytes.min(i32::try_from(quota_bytes).unwrap_or(i32::MAX));
+    }
     Limits {
         bound: if request.isolation_level == 1 {
             ReadBound::LastStable
@@ -216,6 +219,19 @@ struct Answer {
 
 impl Answer {
     fn finish(self, waiting: Waiting) -> FetchResponse {
+        let throttle_time_ms =
+            self.broker
+                .quotas
+                .fetched(&self.context, waiting.held_bytes(), self.broker.clock.now_ms());
+        if throttle_time_ms > 0 {
+            let (error, session_id) = self.broker.sessions.close_unanswered(self.session);
+            return FetchResponse {
+                throttle_time_ms,
+                error_code: error.code(),
+                session_id,
+                ..FetchResponse::default()
+            };
+        }
         let mut answers = Vec::with_capacity(self.session.partitions.len());
         let mut leader_is_told = false;
         for (key, partition, mut data) in waiting.into_answers() {

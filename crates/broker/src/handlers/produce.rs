@@ -154,6 +154,9 @@ pub(crate) async fn handle(
     let verified = verify(broker, context, &request).await;
     let topics = start_appends(broker, context, request, &verified);
     let client_id = context.client_id.clone().unwrap_or_default();
+    let throttle_time_ms = broker
+        .quotas
+        .produced(context, context.request_bytes, broker.clock.now_ms());
     let stopped = broker.stop.stopped();
     let finish = async move {
         let mut responses = Vec::with_capacity(topics.len());
@@ -173,12 +176,14 @@ pub(crate) async fn handle(
         }
         ProduceResponse {
             responses,
+            throttle_time_ms,
             ..ProduceResponse::default()
         }
     };
     if acks != ACKS_NONE {
         return Outcome::Later(Box::pin(finish));
     }
+    context.connection.mute.for_ms(throttle_time_ms);
     match first_error(&finish.await) {
         None => Outcome::Nothing,
         Some(error) => Outcome::Close(format!(

@@ -89,6 +89,8 @@ enum Event {
     Granted(Grant),
     Answered(Result<Vec<Chunk>, String>),
     Ready(io::Result<()>),
+    /// The client has waited as long as its quota asks.
+    Unmuted,
     Tick,
 }
 
@@ -144,6 +146,7 @@ impl Connection {
                         *head = answer.map_or_else(Reply::Close, Reply::Now);
                     }
                 }
+                Event::Unmuted => {}
                 Event::Ready(Err(error)) => return End::Failed(error),
                 Event::Ready(Ok(())) => {
                     if let Err(end) = self.read() {
@@ -189,6 +192,7 @@ impl Connection {
         let memory = &mut self.memory;
         let stream = &self.stream;
         let draining = self.draining;
+        let muted_until = self.info.mute.until();
         tokio::select! {
             () = stopped, if !draining => Event::Stopping,
             grant = async {
@@ -209,6 +213,12 @@ impl Connection {
                     None => std::future::pending().await,
                 }
             } => Event::Ready(ready.map(|_| ())),
+            () = async {
+                match muted_until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            } => Event::Unmuted,
             () = idle => Event::Tick,
         }
     }
@@ -216,11 +226,12 @@ impl Connection {
     /// Waiting for an answer is no idleness; not taking one is.
     fn is_idle(&self) -> bool {
         let silent = self.last_activity.elapsed() >= self.shared.limits.max_idle;
-        silent && (self.pending.is_empty() || !self.output.is_empty())
+        silent && self.info.mute.until().is_none() && (self.pending.is_empty() || !self.output.is_empty())
     }
 
     fn may_handle(&self) -> bool {
         !self.draining
+            && self.info.mute.until().is_none()
             && self.pending.len() < MAX_IN_FLIGHT_REQUESTS
             && self.output_bytes < MAX_QUEUED_RESPONSE_BYTES
     }

@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::broker::{Broker, StartError};
 use crate::config::{self, Listener};
-use crate::context::ConnectionInfo;
+use crate::context::{ConnectionInfo, Mute};
 use connection::{Connection, End};
 pub(crate) use log_limit::LogLimit;
 use memory::RequestMemory;
@@ -260,7 +260,10 @@ async fn accept(
         match accepted {
             (slot, Ok((stream, peer))) => match quotas.enter(peer.ip(), slot) {
                 Ok(place) => {
-                    if let Some(connection) = open(stream, peer, &listener, &shared) {
+                    let broker = &shared.broker;
+                    if let Some(held) = broker.quotas.connected(peer.ip(), broker.clock.now_ms()) {
+                        connections.spawn(hold(stream, place, held));
+                    } else if let Some(connection) = open(stream, peer, &listener, &shared) {
                         connections.spawn(serve(
                             connection,
                             place,
@@ -311,11 +314,19 @@ fn open(
     }
     let info = ConnectionInfo {
         software: std::sync::OnceLock::new(),
+        mute: Mute::new(),
         listener: listener.name.clone(),
         peer,
         local,
     };
     Some(Connection::new(stream, Arc::new(info), shared.clone()))
+}
+
+/// A connection that is too many for its address's quota: it is not served, and closed after a while, so that making more is
+/// no use (KIP-612).
+async fn hold(stream: TcpStream, place: Place, held: Duration) {
+    tokio::time::sleep(held).await;
+    drop((stream, place));
 }
 
 async fn serve(

@@ -14,5 +14,6 @@ mod connections;
 mod features;
 mod hostile;
 mod metadata;
+mod quotas;
 mod raw;
 mod topics;

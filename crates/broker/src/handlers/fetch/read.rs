@@ -262,12 +262,12 @@ impl Waiting {
     pub(super) fn is_complete(&self) -> bool {
         self.partitions.is_empty()
             || self.partitions.iter().any(|reading| reading.urgent)
-            || self
-                .partitions
-                .iter()
-                .map(|reading| reading.held_bytes)
-                .sum::<usize>()
-                >= self.limits.min_bytes
+            || self.held_bytes() >= self.limits.min_bytes
+    }
+
+    /// Bytes of records that were read.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.partitions.iter().map(|reading| reading.held_bytes).sum()
     }
 
     /// Waits until the fetch is complete, the time is over or the broker stops.

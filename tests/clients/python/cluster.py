@@ -14,7 +14,8 @@ WORK = os.environ["WORK"]
 
 
 class Broker:
-    def __init__(self, name="broker", overrides=None, data=None, listeners="PLAINTEXT://127.0.0.1:0"):
+    def __init__(self, name="broker", overrides=None, data=None, listeners="PLAINTEXT://127.0.0.1:0", is_kafka=AGAINST_KAFKA):
+        self.is_kafka = is_kafka
         self.name = name
         self.overrides = dict(overrides or {})
         self.data = data or os.path.join(WORK, f"{name}-data")
@@ -24,7 +25,7 @@ class Broker:
         self.starts = 0
 
     def log_directory(self):
-        return os.path.join(self.data, "data") if AGAINST_KAFKA else self.data
+        return os.path.join(self.data, "data") if self.is_kafka else self.data
 
     def bootstrap(self):
         return f"127.0.0.1:{self.port}"
@@ -52,7 +53,7 @@ class Broker:
     def _command(self, ready):
         # The second start takes the first one's port, so that clients find the broker again.
         listeners = self.listeners if self.port is None else f"PLAINTEXT://127.0.0.1:{self.port}"
-        if AGAINST_KAFKA:
+        if self.is_kafka:
             port = listeners.rsplit(":", 1)[1]
             command = [XTASK, "kafka", "start", "--data", self.data, "--ready-file", ready]
             command += ["--port", port] if port != "0" else []
@@ -64,7 +65,7 @@ class Broker:
         return command
 
     def pid(self):
-        if AGAINST_KAFKA:
+        if self.is_kafka:
             line = self.process.line_with("(process ")
             return int(re.search(r"\(process (\d+)\)", line).group(1))
         return self.process.child.pid

@@ -3,7 +3,8 @@
 //! A subscription is a config resource of type CLIENT_METRICS: which metrics, of which clients, at which interval. Clients
 //! ask for theirs (GetTelemetrySubscriptions) and push (PushTelemetry); [`Instances`] decides what they are told.
 //! What they push is OTLP, which the broker does not look into: it becomes a record of the topic [`TOPIC`], where
-//! consumers and collectors read it. Without a subscription no client pushes anything.
+//! consumers and collectors read it. Without a subscription no client is told of any of this; one that connected
+//! before the first subscription pushes after it has connected again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

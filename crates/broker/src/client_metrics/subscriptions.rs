@@ -126,6 +126,10 @@ fn pattern(item: &str) -> Option<(&'static str, Regex)> {
 }
 
 impl Subscriptions {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

@@ -7,6 +7,9 @@
 //! v1 throttle time. v3 client software's name and version (checked as Kafka does), features.
 //! v4 features whose lowest version is 0 (before it they are left out).
 //!
+//! As in Kafka, telemetry is told of only where somebody takes it: when there is a subscription. Else each
+//! client of librdkafka would tell its user about it.
+//!
 //! Differences: only what is implemented is told, also of the features ([`crate::features`]).
 
 use std::sync::Arc;
@@ -44,6 +47,10 @@ pub(crate) async fn handle(
         ));
     }
     let mut response = ranges(ErrorCode::None);
+    if broker.client_metrics.subscriptions.current().is_empty() {
+        let is_telemetry = |api: &ApiVersion| TELEMETRY.iter().any(|key| key.code() == api.api_key);
+        response.api_keys.retain(|api| !is_telemetry(api));
+    }
     let levels = broker.features.current();
     response.finalized_features_epoch = levels.epoch();
     for feature in &features::SUPPORTED {
@@ -66,6 +73,8 @@ pub(crate) async fn handle(
 /// Versions 0 to 2 of Produce are gone (KIP-896), yet Kafka goes on telling them: librdkafka takes a
 /// broker without them for one that cannot compress (KAFKA-18659). A request in one of them is refused.
 const PRODUCE_MIN_VERSION: i16 = 0;
+
+const TELEMETRY: [ApiKey; 2] = [ApiKey::GetTelemetrySubscriptions, ApiKey::PushTelemetry];
 
 /// Clients of versions before it take a feature's version 0 for a mistake.
 const FIRST_VERSION_WITH_ALL_FEATURES: i16 = 4;

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{self, BrokerConfig};
 use crate::context::{ConnectionInfo, RequestContext};
 use crate::features::{self, Features};
+use crate::group_configs::{self, GroupConfigs};
 use crate::groups::Groups;
 use crate::net::{BoundListener, Endpoint, LogLimit};
 use crate::producer_ids::ProducerIds;
@@ -61,6 +62,7 @@ pub struct Broker {
     pub(crate) features: Features,
     pub(crate) client_metrics: ClientMetrics,
     pub(crate) quotas: Quotas,
+    pub(crate) group_configs: GroupConfigs,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
@@ -98,13 +100,14 @@ impl Broker {
         let stop = Stop::new();
         let settings = Arc::new(Settings::new(config.clone()));
         // Together, so that the fact store syncs once for all.
-        let (loaded, groups, transactions, features, client_metrics, quotas) = tokio::try_join!(
+        let (loaded, groups, transactions, features, client_metrics, quotas, group_configs) = tokio::try_join!(
             Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings),
             Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop),
             Transactions::start(facts.clone(), clock.clone(), transaction_config(&config), &stop),
             Features::load(facts.clone(), features::SHARD),
             ClientMetrics::load(facts.clone()),
             Quotas::load(facts.clone(), &config),
+            GroupConfigs::load(facts.clone(), group_configs::SHARD),
         )?;
         let slots = usize::try_from(config.max_incremental_fetch_session_cache_slots).unwrap_or(0);
         let broker = Arc::new(Self {
@@ -120,6 +123,7 @@ impl Broker {
             features,
             client_metrics,
             quotas,
+            group_configs,
             stop,
             facts,
             listeners: OnceLock::new(),

@@ -14,6 +14,7 @@ mod clock;
 mod context;
 mod dispatch;
 mod features;
+mod group_configs;
 mod groups;
 mod handlers;
 mod net;

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use milena_log::{CleanerConfig, LogConfig};
 
 use super::definition::broker_configs;
+use super::group;
 use super::listeners::{self, Listener, ListenerSettings};
 use super::topic;
 use super::value::{Value, split_list};
@@ -48,7 +49,7 @@ impl Layers {
         }
     }
 
-    fn integer(&self, name: &str) -> Result<Option<i64>, ConfigError> {
+    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, ConfigError> {
         Ok(match self.value(name)? {
             Some(Value::Integer(value)) => Some(value),
             _ => None,
@@ -195,6 +196,7 @@ impl BrokerConfig {
     pub(super) fn from_layers(layers: Layers) -> Result<Self, ConfigError> {
         check_known(&layers)?;
         check_roles(&layers)?;
+        group::check_broker(&layers)?;
         let log = topic::broker_defaults(&layers)?;
         let config = Self {
             node_id: node_id(&layers)?,

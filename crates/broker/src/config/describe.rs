@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::broker::{FLUSH_MS, RETENTION_MS, ROLL_JITTER_MS, ROLL_MS};
 use super::definition::{OWN, broker_configs, group_configs, topic_configs};
 use super::dynamic::{self, broker_quota_config};
+use super::group;
 use super::topic::{self, broker_synonyms};
 use super::value::{ConfigType, Value};
 use super::{BrokerConfig, ConfigError, Layers, Properties};
@@ -161,18 +162,11 @@ pub fn describe_group(
     overrides: &Properties,
 ) -> Result<Vec<ConfigEntry>, ConfigError> {
     let entry = |def: &super::ConfigDef| -> Result<ConfigEntry, ConfigError> {
-        let broker_name = format!("group.{}", def.name);
-        let inherited = broker_configs().get(&broker_name).is_some();
-        let value = match overrides.get(def.name) {
-            Some(text) => Some(def.parse(text)?),
-            None if inherited => config.layers().value(&broker_name)?,
-            None => def.default_value()?,
-        };
-        let value = value.map(|value| value.to_text());
-        let mut synonyms = if inherited {
-            synonyms(config.layers(), &broker_name, false)
-        } else {
-            Vec::new()
+        let value = group::value(config.layers(), overrides, def.name)?.map(|value| value.to_text());
+        let inherited = group::broker_name(def.name);
+        let mut synonyms = match &inherited {
+            Some(name) => synonyms(config.layers(), name, false),
+            None => Vec::new(),
         };
         let own = |source| ConfigSynonym {
             name: def.name.to_owned(),
@@ -181,7 +175,7 @@ pub fn describe_group(
         };
         if overrides.contains_key(def.name) {
             synonyms.insert(0, own(ConfigSource::GroupConfig));
-        } else if !inherited {
+        } else if inherited.is_none() {
             synonyms.insert(0, own(ConfigSource::DefaultConfig));
         }
         Ok(ConfigEntry {

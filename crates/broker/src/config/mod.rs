@@ -9,7 +9,7 @@
 //! Everything here is a pure function of what it is given, except that [`load`] reads the file:
 //!
 //! - [`BrokerConfig::topic_settings`] merges a topic's overrides with the broker's defaults;
-//! - [`validate_topic`] says what Kafka says about a topic's overrides;
+//! - [`validate_topic`] and [`validate_group`] say what Kafka says about a topic's and a group's overrides;
 //! - [`describe_topic`], [`describe_broker`], [`describe_broker_defaults`], [`describe_group`] give
 //!   what `DescribeConfigs` answers: value, source, synonyms, type, flags;
 //! - [`apply_alterations`] carries out `IncrementalAlterConfigs` operations on a map of overrides;
@@ -30,6 +30,7 @@ mod broker;
 mod definition;
 mod describe;
 mod dynamic;
+mod group;
 mod listeners;
 mod properties;
 mod sources;
@@ -45,6 +46,7 @@ pub use describe::{
     describe_topic,
 };
 pub use dynamic::validate_dynamic;
+pub use group::validate_group;
 pub use listeners::{Listener, SecurityProtocol};
 pub use properties::parse_properties;
 pub use sources::{Loaded, Sources, load};

@@ -62,15 +62,6 @@ pub(super) enum Change {
 }
 
 impl Change {
-    fn sets_nothing(&self) -> bool {
-        match self {
-            Self::Alter(configs) => configs
-                .iter()
-                .all(|config| config.config_operation == AlterOp::Delete as i8),
-            Self::Replace(overrides) => overrides.is_empty(),
-        }
-    }
-
     fn names(&self) -> Vec<&str> {
         match self {
             Self::Alter(configs) => configs.iter().map(|config| &*config.name).collect(),
@@ -138,7 +129,7 @@ pub(super) async fn change(
         ResourceType::Broker => change_broker(broker, name, change, validate_only).await,
         ResourceType::BrokerLogger => change_logger(broker, name, &change),
         ResourceType::ClientMetrics => change_client_metrics(broker, name, change, validate_only).await,
-        ResourceType::Group => change_group(name, &change),
+        ResourceType::Group => change_group(broker, name, change, validate_only).await,
     }
 }
 
@@ -251,25 +242,28 @@ async fn change_client_metrics(
     changed.await
 }
 
-fn change_group(name: &str, change: &Change) -> Result<(), ApiError> {
+async fn change_group(
+    broker: &Arc<Broker>,
+    name: &Str,
+    change: Change,
+    validate_only: bool,
+) -> Result<(), ApiError> {
     if name.is_empty() {
         return Err(ApiError::invalid_request(
             "Default group resources are not allowed.",
         ));
     }
-    if change.sets_nothing() {
-        return Ok(());
-    }
-    if let Some(unknown) = change
-        .names()
-        .into_iter()
-        .find(|name| config::group_configs().get(name).is_none())
-    {
-        let sentence = format!("Unknown group config name: {unknown}");
-        return Err(ApiError::new(ErrorCode::InvalidConfig, sentence));
-    }
-    Err(ApiError::invalid_request(
-        "Configs of groups apply to consumer, share and streams groups (KIP-848, KIP-932, KIP-1071), which Milena \
-         does not have yet, so they would have no effect.",
-    ))
+    let current = broker.topics.settings().current();
+    let altered = broker.group_configs.alter(name, validate_only, |old| {
+        let new = change.apply(ConfigResourceType::Group, old)?;
+        config::validate_group(&current, &new)?;
+        if !validate_only && new != *old {
+            info!(
+                "Stored, but without meaning until there are consumer, share and streams groups: {}",
+                new.keys().cloned().collect::<Vec<_>>().join(", ")
+            );
+        }
+        Ok(new)
+    });
+    altered.await
 }

@@ -21,7 +21,7 @@ use crate::api_error::ApiError;
 use crate::broker::Broker;
 use crate::config::{self, ConfigEntry};
 use crate::context::RequestContext;
-use crate::topics::{self, Overrides};
+use crate::topics;
 
 /// What Kafka says of a resource type that it does not know: the text of INVALID_REQUEST.
 const INVALID_REQUEST: &str = "This most likely occurs because of a request being malformed by the client library or \
@@ -105,7 +105,8 @@ fn entries(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Co
         }
         Some(ResourceType::Group) => {
             must_be_named("Group name")?;
-            Ok(config::describe_group(&current, &Overrides::new())?)
+            let overrides = broker.group_configs.current().of(name);
+            Ok(config::describe_group(&current, &overrides)?)
         }
         None => Err(ApiError::invalid_request(INVALID_REQUEST)),
     }

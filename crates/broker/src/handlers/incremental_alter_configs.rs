@@ -1,11 +1,11 @@
 //! IncrementalAlterConfigs (key 44, versions 0-1; KIP-339): sets, deletes, appends to and subtracts
-//! from configs of topics and brokers.
+//! from configs of topics, brokers and groups.
 //!
 //! Authorisation: ALTER_CONFIGS on the topic, or on the cluster (none yet). Forwardable. Versions
 //! differ only in form. What is answered is stored and in force.
 //!
-//! Differences: configs of groups and client metrics are refused with a sentence, because nothing
-//! would obey them; there are no loggers to change.
+//! Differences: configs of client metrics are refused with a sentence, because nothing would obey them;
+//! there are no loggers to change.
 
 use std::sync::Arc;
 

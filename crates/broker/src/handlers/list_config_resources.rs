@@ -63,7 +63,7 @@ pub(crate) async fn handle(
 
 fn names(broker: &Broker, kind: ResourceType) -> Vec<Str> {
     match kind {
-        ResourceType::Group => Vec::new(),
+        ResourceType::Group => broker.group_configs.current().names().cloned().collect(),
         ResourceType::ClientMetrics => {
             let subscriptions = broker.client_metrics.subscriptions.current();
             subscriptions

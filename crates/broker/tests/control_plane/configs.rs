@@ -1,5 +1,6 @@
 //! DescribeConfigs, IncrementalAlterConfigs, AlterConfigs. Sentences are those of Kafka 4.3.1.
 
+use milena_protocol::messages::ListConfigResourcesRequest;
 use milena_protocol::messages::alter_configs_request::{
     AlterConfigsRequest, AlterConfigsResource as LegacyResource, AlterableConfig as LegacyConfig,
 };
@@ -257,6 +258,13 @@ async fn wrong_alterations_are_refused_in_kafkas_words_and_change_nothing() {
         ),
         (
             GROUP,
+            "g",
+            &[("foo", APPEND, Some("1"))],
+            ErrorCode::InvalidConfig,
+            "Can't APPEND to key foo because its type is not LIST.",
+        ),
+        (
+            GROUP,
             "",
             &[("foo", SET, Some("1"))],
             ErrorCode::InvalidRequest,
@@ -284,19 +292,6 @@ async fn wrong_alterations_are_refused_in_kafkas_words_and_change_nothing() {
 #[tokio::test]
 async fn trap_13_configs_that_nothing_obeys_are_refused_and_not_stored() {
     let broker = TestBroker::start().await;
-    let (code, sentence) = alter(
-        &broker,
-        GROUP,
-        "g",
-        &[("consumer.session.timeout.ms", SET, Some("50000"))],
-    )
-    .await;
-    assert_eq!(code, ErrorCode::InvalidRequest);
-    assert!(sentence.contains("no effect"), "{sentence}");
-    assert_eq!(
-        value(&broker, GROUP, "g", "consumer.session.timeout.ms").await,
-        ("45000".into(), 5)
-    );
     broker.topic("t", 1).await;
     let (code, _) = alter(
         &broker,
@@ -306,6 +301,74 @@ async fn trap_13_configs_that_nothing_obeys_are_refused_and_not_stored() {
     )
     .await;
     assert_eq!(code, ErrorCode::InvalidConfig);
+}
+
+#[tokio::test]
+async fn a_groups_configs_are_stored_before_there_is_a_group_and_survive_a_restart() {
+    const SESSION: &str = "consumer.session.timeout.ms";
+    const HEARTBEAT: &str = "consumer.heartbeat.interval.ms";
+    let mut broker = TestBroker::start().await;
+    // A group's name may be anything.
+    let set = [(SESSION, SET, Some("50000")), (HEARTBEAT, SET, Some(" 6000 "))];
+    assert_eq!(alter(&broker, GROUP, "a/b c", &set).await, ok());
+    let bounds =
+        "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms";
+    assert_eq!(
+        alter(
+            &broker,
+            GROUP,
+            "a/b c",
+            &[(SESSION, SET, Some("1")), (HEARTBEAT, DELETE, None)]
+        )
+        .await,
+        (ErrorCode::InvalidConfig, bounds.to_owned())
+    );
+    broker.restart().await;
+    assert_eq!(value(&broker, GROUP, "a/b c", SESSION).await, ("50000".into(), 8));
+    assert_eq!(
+        value(&broker, GROUP, "a/b c", HEARTBEAT).await,
+        ("6000".into(), 8)
+    );
+    assert_eq!(value(&broker, GROUP, "a/b", SESSION).await, ("45000".into(), 5));
+    let config = one(&broker, GROUP, "a/b c", SESSION).await;
+    let synonyms: Vec<(&str, i8)> = config
+        .synonyms
+        .iter()
+        .map(|synonym| (&*synonym.name, synonym.source))
+        .collect();
+    assert_eq!(synonyms, [(SESSION, 8), ("group.consumer.session.timeout.ms", 5)]);
+    let listed = ListConfigResourcesRequest {
+        resource_types: vec![GROUP],
+        ..ListConfigResourcesRequest::default()
+    };
+    let listed = broker.connect().await.call(&listed, 1).await.config_resources;
+    let names: Vec<&str> = listed.iter().map(|resource| &*resource.resource_name).collect();
+    assert_eq!(names, ["a/b c"]);
+    // AlterConfigs takes what it does not name away.
+    let replaced = LegacyResource {
+        resource_type: GROUP,
+        resource_name: text("a/b c"),
+        configs: vec![LegacyConfig {
+            name: text("share.isolation.level"),
+            value: Some(text("read_committed")),
+            ..LegacyConfig::default()
+        }],
+        ..LegacyResource::default()
+    };
+    let request = |validate_only| AlterConfigsRequest {
+        resources: vec![replaced.clone()],
+        validate_only,
+        ..AlterConfigsRequest::default()
+    };
+    let mut client = broker.connect().await;
+    client.call(&request(true), 2).await;
+    assert_eq!(value(&broker, GROUP, "a/b c", SESSION).await, ("50000".into(), 8));
+    client.call(&request(false), 2).await;
+    assert_eq!(value(&broker, GROUP, "a/b c", SESSION).await, ("45000".into(), 5));
+    assert_eq!(
+        value(&broker, GROUP, "a/b c", "share.isolation.level").await,
+        ("read_committed".into(), 8)
+    );
 }
 
 #[tokio::test]

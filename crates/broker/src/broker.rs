@@ -16,6 +16,7 @@ use crate::context::{ConnectionInfo, RequestContext};
 use crate::features::{self, Features};
 use crate::group_configs::{self, GroupConfigs};
 use crate::groups::Groups;
+use crate::loggers::Loggers;
 use crate::net::{BoundListener, Endpoint, LogLimit};
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
@@ -68,6 +69,7 @@ pub struct Broker {
     pub(crate) stop: Stop,
     facts: Arc<dyn StateStore>,
     listeners: OnceLock<Vec<BoundListener>>,
+    loggers: OnceLock<Loggers>,
     /// Lines about advertised addresses that clients cannot reach.
     advertised_limit: LogLimit,
 }
@@ -127,6 +129,7 @@ impl Broker {
             stop,
             facts,
             listeners: OnceLock::new(),
+            loggers: OnceLock::new(),
             advertised_limit: LogLimit::new(),
         });
         broker.transactions.finish_in_background(&broker);
@@ -143,6 +146,18 @@ impl Broker {
     #[must_use]
     pub fn config(&self) -> &BrokerConfig {
         &self.config
+    }
+
+    /// Lets clients change which lines the program writes to its log. Until then there are no loggers; a
+    /// second call changes nothing.
+    pub fn set_loggers(&self, loggers: Loggers) {
+        if self.loggers.set(loggers).is_err() {
+            error!("the loggers were set twice: the first stay");
+        }
+    }
+
+    pub(crate) fn loggers(&self) -> Option<&Loggers> {
+        self.loggers.get()
     }
 
     /// What clients of the request's listener are told to connect to. `None` only before the

@@ -24,10 +24,12 @@ use milena_protocol::messages::{
     WriteTxnMarkersRequest,
 };
 use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
+use tracing::debug;
 
 use crate::broker::Broker;
 use crate::context::{ConnectionInfo, RequestContext};
 use crate::handlers;
+use crate::loggers::REQUEST_TARGET;
 use crate::outcome::{BoxFuture, Outcome};
 use crate::quotas::throttle;
 
@@ -149,6 +151,16 @@ pub(crate) async fn dispatch(broker: &Arc<Broker>, connection: &Arc<ConnectionIn
         }
         Err(Undecodable::Close(why)) => return Reply::Close(why),
     };
+    debug!(
+        target: REQUEST_TARGET,
+        "{} version {} of client {:?} at {} on {}, correlation id {}",
+        context.api_key.name(),
+        context.api_version,
+        context.client_id.as_deref().unwrap_or_default(),
+        connection.peer,
+        connection.listener,
+        context.correlation_id
+    );
     answer(broker, &context, body).await
 }
 

@@ -17,6 +17,7 @@ mod features;
 mod group_configs;
 mod groups;
 mod handlers;
+mod loggers;
 mod net;
 mod outcome;
 mod partitions;
@@ -32,4 +33,5 @@ mod transactions;
 
 pub use broker::{Broker, Engines, StartError};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use loggers::{LogLevel, LogLevels, Loggers};
 pub use net::{BoundListener, Endpoint, Server};

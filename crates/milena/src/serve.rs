@@ -1,7 +1,7 @@
 //! `milena serve`: reads the configuration, opens the engines, serves, and stops in order.
 //!
 //! What a person needs to know goes to stdout, once, on one screen; what happens goes to stderr as
-//! log lines (`MILENA_LOG` filters them, in the form of `tracing`'s directives).
+//! log lines (`MILENA_LOG` filters them at first: `LogLevels::parse`).
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,12 +11,15 @@ use std::sync::Arc;
 
 use clap::Args;
 use milena_broker::config::{self, BrokerConfig, Sources};
-use milena_broker::{Broker, Clock, Engines, Server, SystemClock};
+use milena_broker::{Broker, Clock, Engines, LogLevel, LogLevels, Loggers, Server, SystemClock};
 use milena_log_disk::{DiskLogStore, DiskOptions};
 use milena_state_sqlite::SqliteStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The fact store's file, in the first log directory.
 const FACTS_FILE: &str = "milena.sqlite";
@@ -43,15 +46,7 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) fn run(args: ServeArgs) -> ExitCode {
-    let filter = EnvFilter::builder()
-        .with_env_var(LOG_VARIABLE)
-        .with_default_directive(tracing::Level::INFO.into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.from_env_lossy())
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
+    let loggers = start_log();
     raise_descriptor_limit();
     let workers = std::thread::available_parallelism()
         .map_or(1, |cores| cores.get() / 2)
@@ -61,7 +56,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(serve(args)),
+        Ok(runtime) => runtime.block_on(serve(args, loggers)),
         Err(error) => Err(format!("cannot start the runtime: {error}")),
     };
     match result {
@@ -70,6 +65,46 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
             error!("{sentence}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Log lines go to stderr, those that `MILENA_LOG` asks for until a client asks for others.
+fn start_log() -> Loggers {
+    let text = std::env::var(LOG_VARIABLE).unwrap_or_default();
+    let (levels, unknown) = LogLevels::parse(&text);
+    let (filter, handle) = reload::Layer::new(filter_of(&levels));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .init();
+    for part in unknown {
+        warn!("{LOG_VARIABLE}: {part} is neither a level nor a logger with a level, and is ignored");
+    }
+    Loggers::new(levels, move |levels| {
+        handle
+            .reload(filter_of(levels))
+            .map_err(|error| error.to_string())
+    })
+}
+
+fn filter_of(levels: &LogLevels) -> Targets {
+    let targets = levels.targets().map(|(target, level)| (target, filter(level)));
+    Targets::new()
+        .with_default(filter(levels.root()))
+        .with_targets(targets)
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Off | LogLevel::Fatal => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     }
 }
 
@@ -91,7 +126,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(args: ServeArgs) -> Result<(), String> {
+async fn serve(args: ServeArgs, loggers: Loggers) -> Result<(), String> {
     // Before anything else, so that a signal during the start is not lost.
     let mut signals = Signals::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let sources = Sources {
@@ -108,6 +143,7 @@ async fn serve(args: ServeArgs) -> Result<(), String> {
     let broker = Broker::start_in(loaded.cluster_id, loaded.config, engines, clock)
         .await
         .map_err(|error| error.to_string())?;
+    broker.set_loggers(loggers);
     let server = Server::start(broker.clone())
         .await
         .map_err(|error| error.to_string())?;

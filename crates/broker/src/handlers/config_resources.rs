@@ -12,6 +12,7 @@ use tracing::info;
 use crate::api_error::ApiError;
 use crate::broker::Broker;
 use crate::config::{self, AlterOp, Alteration, ConfigResourceType};
+use crate::loggers::no_such_logger;
 use crate::settings::BrokerEntity;
 use crate::topics::{self, Overrides};
 
@@ -62,30 +63,24 @@ pub(super) enum Change {
 }
 
 impl Change {
-    fn names(&self) -> Vec<&str> {
-        match self {
-            Self::Alter(configs) => configs.iter().map(|config| &*config.name).collect(),
-            Self::Replace(overrides) => overrides.keys().map(String::as_str).collect(),
-        }
-    }
-
     fn apply(self, kind: ConfigResourceType, old: &Overrides) -> Result<Overrides, config::ConfigError> {
         match self {
-            Self::Alter(configs) => {
-                let mut alterations = Vec::with_capacity(configs.len());
-                for config in &configs {
-                    let op = AlterOp::from_code(config.config_operation)?;
-                    alterations.push(Alteration {
-                        name: &config.name,
-                        op,
-                        value: config.value.as_deref(),
-                    });
-                }
-                config::apply_alterations(kind, old, &alterations)
-            }
+            Self::Alter(configs) => config::apply_alterations(kind, old, &alterations(&configs)?),
             Self::Replace(overrides) => Ok(overrides),
         }
     }
+}
+
+fn alterations(configs: &[AlterableConfig]) -> Result<Vec<Alteration<'_>>, config::ConfigError> {
+    let mut alterations = Vec::with_capacity(configs.len());
+    for config in configs {
+        alterations.push(Alteration {
+            name: &config.name,
+            op: AlterOp::from_code(config.config_operation)?,
+            value: config.value.as_deref(),
+        });
+    }
+    Ok(alterations)
 }
 
 /// Items that occur more than once.
@@ -127,7 +122,7 @@ pub(super) async fn change(
     match resource_type {
         ResourceType::Topic => change_topic(broker, name, change, validate_only).await,
         ResourceType::Broker => change_broker(broker, name, change, validate_only).await,
-        ResourceType::BrokerLogger => change_logger(broker, name, &change),
+        ResourceType::BrokerLogger => change_logger(broker, name, &change, validate_only),
         ResourceType::ClientMetrics => change_client_metrics(broker, name, change, validate_only).await,
         ResourceType::Group => change_group(broker, name, change, validate_only).await,
     }
@@ -204,24 +199,32 @@ pub(super) fn check_node_id(
     }
 }
 
-/// There are no loggers whose level a client can change: `MILENA_LOG` sets them at start.
-fn change_logger(broker: &Broker, name: &str, change: &Change) -> Result<(), ApiError> {
-    if matches!(change, Change::Replace(_)) {
+/// Not stored: the next start has the levels of its environment.
+fn change_logger(broker: &Broker, name: &str, change: &Change, validate_only: bool) -> Result<(), ApiError> {
+    let Change::Alter(configs) = change else {
         return Err(unknown_type(8));
-    }
+    };
     check_node_id(
         broker.config.node_id,
         name,
         "Node id must be an integer, but it is: ",
-        |id| format!("Unexpected broker id, expected {id}, but received {name}"),
+        |id| format!("Unexpected node id. Expected {id}, but received {name}"),
     )?;
-    match change.names().first() {
-        Some(logger) => Err(ApiError::new(
-            ErrorCode::InvalidConfig,
-            format!("Logger {logger} does not exist!"),
-        )),
-        None => Ok(()),
+    let alterations = alterations(configs)?;
+    match broker.loggers() {
+        Some(loggers) => loggers.alter(&alterations, validate_only)?,
+        None => alterations
+            .first()
+            .map_or(Ok(()), |first| Err(no_such_logger(first.name)))?,
     }
+    if !validate_only && !alterations.is_empty() {
+        let changed: Vec<String> = alterations
+            .iter()
+            .map(|change| format!("{}={}", change.name, change.value.unwrap_or_default()))
+            .collect();
+        info!("log levels changed: {}", changed.join(", "));
+    }
+    Ok(())
 }
 
 async fn change_client_metrics(
@@ -257,10 +260,12 @@ async fn change_group(
     let altered = broker.group_configs.alter(name, validate_only, |old| {
         let new = change.apply(ConfigResourceType::Group, old)?;
         config::validate_group(&current, &new)?;
-        if !validate_only && new != *old {
+        let changed = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
+        let changed: Vec<&str> = changed.map(|(name, _)| name.as_str()).collect();
+        if !validate_only && !changed.is_empty() {
             info!(
                 "Stored, but without meaning until there are consumer, share and streams groups: {}",
-                new.keys().cloned().collect::<Vec<_>>().join(", ")
+                changed.join(", ")
             );
         }
         Ok(new)

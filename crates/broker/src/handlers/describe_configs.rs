@@ -5,7 +5,7 @@
 //! (KIP-226); v3 types and documentation (KIP-569).
 //!
 //! Differences: there is no documentation to give (Kafka's texts are not part of this program), and
-//! no loggers.
+//! loggers have the names of this program's parts, but for `root` and `kafka.request.logger`.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use milena_protocol::{ErrorCode, Str};
 use super::config_resources::{ResourceType, check_node_id};
 use crate::api_error::ApiError;
 use crate::broker::Broker;
-use crate::config::{self, ConfigEntry};
+use crate::config::{self, ConfigEntry, ConfigSource, ConfigType};
 use crate::context::RequestContext;
+use crate::loggers::Loggers;
 use crate::topics;
 
 /// What Kafka says of a resource type that it does not know: the text of INVALID_REQUEST.
@@ -97,7 +98,7 @@ fn entries(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Co
             check_node_id(current.node_id, name, not_a_number, |id| {
                 format!("Unexpected broker id, expected {id} but received {name}")
             })?;
-            Ok(Vec::new())
+            Ok(broker.loggers().map(loggers).unwrap_or_default())
         }
         Some(ResourceType::ClientMetrics) => {
             must_be_named("Client metrics subscription name")?;
@@ -112,6 +113,18 @@ fn entries(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Co
     }
 }
 
+fn loggers(loggers: &Loggers) -> Vec<ConfigEntry> {
+    let entry = |(name, level): (String, &str)| ConfigEntry {
+        name,
+        value: Some(level.to_owned()),
+        read_only: false,
+        is_sensitive: false,
+        source: ConfigSource::DynamicBrokerLoggerConfig,
+        synonyms: Vec::new(),
+        config_type: ConfigType::Unknown,
+    };
+    loggers.described().into_iter().map(entry).collect()
+}
 fn answer(entry: ConfigEntry, include_synonyms: bool) -> DescribeConfigsResourceResult {
     let synonyms = if include_synonyms {
         entry.synonyms

@@ -1,11 +1,11 @@
 //! IncrementalAlterConfigs (key 44, versions 0-1; KIP-339): sets, deletes, appends to and subtracts
-//! from configs of topics, brokers and groups.
+//! from configs of topics, brokers, groups and client metrics, and levels of loggers (KIP-412).
 //!
 //! Authorisation: ALTER_CONFIGS on the topic, or on the cluster (none yet). Forwardable. Versions
 //! differ only in form. What is answered is stored and in force.
 //!
-//! Differences: configs of client metrics are refused with a sentence, because nothing would obey them;
-//! there are no loggers to change.
+//! Differences: an operation of an unknown number is an invalid request for every resource, where Kafka has an
+//! unknown error for most.
 
 use std::sync::Arc;
 

@@ -250,6 +250,27 @@ async fn wrong_alterations_are_refused_in_kafkas_words_and_change_nothing() {
             "Logger kafka.x does not exist!",
         ),
         (
+            LOGGER,
+            "2",
+            &[("root", SET, Some("DEBUG"))],
+            ErrorCode::InvalidRequest,
+            "Unexpected node id. Expected 1, but received 2",
+        ),
+        (
+            LOGGER,
+            "1",
+            &[("root", DELETE, None)],
+            ErrorCode::InvalidRequest,
+            "Removing the log level of the root logger is not allowed",
+        ),
+        (
+            LOGGER,
+            "1",
+            &[("root", SUBTRACT, Some("DEBUG"))],
+            ErrorCode::InvalidRequest,
+            "SUBTRACT operation is not allowed for the BROKER_LOGGER resource",
+        ),
+        (
             GROUP,
             "g",
             &[("foo", SET, Some("1"))],
@@ -369,6 +390,40 @@ async fn a_groups_configs_are_stored_before_there_is_a_group_and_survive_a_resta
         value(&broker, GROUP, "a/b c", "share.isolation.level").await,
         ("read_committed".into(), 8)
     );
+}
+
+#[tokio::test]
+async fn levels_of_loggers_change_until_the_next_start() {
+    const NET: &str = "milena_broker.net";
+    let mut broker = TestBroker::start().await;
+    let described = describe(&broker, LOGGER, "1", None).await.configs;
+    assert!(described.iter().all(|logger| logger.config_source == 6));
+    assert_eq!(value(&broker, LOGGER, "1", NET).await, ("INFO".into(), 6));
+    assert_eq!(
+        alter(&broker, LOGGER, "1", &[("root", SET, Some("WARN"))]).await,
+        ok()
+    );
+    assert_eq!(value(&broker, LOGGER, "1", NET).await, ("WARN".into(), 6));
+    assert_eq!(
+        alter(&broker, LOGGER, "1", &[(NET, SET, Some("DEBUG"))]).await,
+        ok()
+    );
+    let wrong = [(NET, SET, Some("TRACE")), ("no.such", DELETE, None)];
+    assert_eq!(
+        alter(&broker, LOGGER, "1", &wrong).await,
+        (
+            ErrorCode::InvalidConfig,
+            "Logger no.such does not exist!".to_owned()
+        )
+    );
+    assert_eq!(value(&broker, LOGGER, "1", NET).await, ("DEBUG".into(), 6));
+    assert_eq!(
+        alter(&broker, LOGGER, "1", &[(NET, DELETE, Some(""))]).await,
+        ok()
+    );
+    assert_eq!(value(&broker, LOGGER, "1", NET).await, ("WARN".into(), 6));
+    broker.restart().await;
+    assert_eq!(value(&broker, LOGGER, "1", NET).await, ("INFO".into(), 6));
 }
 
 #[tokio::test]

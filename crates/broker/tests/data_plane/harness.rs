@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use milena_broker::config::{BrokerConfig, Properties};
-use milena_broker::{Broker, Clock, Engines, Server, SystemClock};
+use milena_broker::{Broker, Clock, Engines, LogLevels, Loggers, Server, SystemClock};
 use milena_log::{LogStore, MemoryLogStore};
 use milena_protocol::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
@@ -66,6 +66,7 @@ impl TestBroker {
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let broker = Broker::start(config, engines, clock).await.unwrap();
+        broker.set_loggers(Loggers::new(LogLevels::default(), |_| Ok(())));
         self.server = Some(Server::start(broker).await.unwrap());
     }
 

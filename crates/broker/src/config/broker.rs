@@ -89,6 +89,7 @@ impl Layers {
     }
 }
 
+const MEBIBYTE: i64 = 1 << 20;
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
 
@@ -274,6 +275,13 @@ impl BrokerConfig {
             self.queued_max_request_bytes <= 0
                 || self.queued_max_request_bytes >= i64::from(self.socket_request_max_bytes),
             "queued.max.request.bytes must be larger or equal to socket.request.max.bytes",
+        )?;
+        let cleaner = &self.cleaner;
+        let cleaner_threads = i64::from(cleaner.threads);
+        require(cleaner_threads >= 1, "log.cleaner.threads must be at least 1.")?;
+        require(
+            cleaner.dedupe_buffer_size / cleaner_threads > MEBIBYTE,
+            "log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread.",
         )?;
         require(
             self.max_connections_per_ip > 0 || !self.max_connections_per_ip_overrides.is_empty(),

@@ -1,6 +1,7 @@
 //! Broker settings that change while the broker runs: which ones, and what Kafka says about a change.
 
 use super::definition::broker_configs;
+use super::reconfigure;
 use super::sources::has_effect;
 use super::value::{ConfigType, Value};
 use super::{BrokerConfig, ConfigError, Properties};
@@ -152,6 +153,7 @@ pub fn validate_dynamic(
     };
     let changed = config
         .with_dynamic(dynamic_broker, dynamic_default)
+        .and_then(|changed| reconfigure::check(config, &changed).map(|()| changed))
         .map_err(as_request)?;
     let before = if per_broker {
         &layers.dynamic_broker

@@ -33,6 +33,7 @@ mod dynamic;
 mod group;
 mod listeners;
 mod properties;
+mod reconfigure;
 mod sources;
 mod topic;
 mod value;

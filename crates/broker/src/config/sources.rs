@@ -227,7 +227,7 @@ fn is_security(name: &str) -> bool {
 
 /// Settings that change what this broker does, or that are checked because they could not (the last
 /// ones). What Kafka knows beside them is accepted and named.
-const WITH_EFFECT: [&str; 91] = [
+const WITH_EFFECT: &[&str] = &[
     "quota.window.num",
     "quota.window.size.seconds",
     "controller.quota.window.num",
@@ -311,6 +311,10 @@ const WITH_EFFECT: [&str; 91] = [
     "socket.receive.buffer.bytes",
     "socket.request.max.bytes",
     "socket.send.buffer.bytes",
+    "transaction.max.timeout.ms",
+    "transaction.partition.verification.enable",
+    "transaction.remove.expired.transaction.cleanup.interval.ms",
+    "transactional.id.expiration.ms",
     "authorizer.class.name",
     "security.inter.broker.protocol",
     "principal.builder.class",

@@ -110,6 +110,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "java-configs",
+        proves: "the Java tool for the settings of topics, brokers and groups and for levels of the log",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/configs.py"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(6),
+        only_milena: false,
+    },
+    Suite {
         name: "tools",
         proves: "Milena's tools print what Kafka's print",
         needs: &[Needs::Kafka, Needs::Python],

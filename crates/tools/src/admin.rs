@@ -17,9 +17,12 @@ use crate::{ToolError, ToolResult};
 /// Kinds of resources that have configs.
 pub(crate) const TOPIC_RESOURCE: i8 = 2;
 
-/// Connects as `--bootstrap-server` and `--command-config` say.
+/// Connects as `--bootstrap-server` (or `--bootstrap-controller`, of commands that have it) and `--command-config` say.
 pub(crate) async fn connect(options: &Options, client_id: &'static str) -> ToolResult<Client> {
-    let bootstrap = options.require("bootstrap-server")?;
+    let bootstrap = match options.get("bootstrap-controller") {
+        Some(controllers) => controllers,
+        None => options.require("bootstrap-server")?,
+    };
     let properties = match options.get("command-config") {
         Some(path) => load_properties(path)?,
         None => Vec::new(),

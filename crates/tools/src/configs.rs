@@ -1,28 +1,39 @@
 //! `kafka-configs`: describe and change the configs of topics, brokers, groups and client metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashSet};
 use std::process::ExitCode;
 
 use milena_client::Client;
 use milena_protocol::Str;
 use milena_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-use milena_protocol::messages::{IncrementalAlterConfigsRequest, ListGroupsRequest};
+use milena_protocol::messages::{
+    IncrementalAlterConfigsRequest, ListConfigResourcesRequest, ListGroupsRequest,
+};
 
 use crate::admin::{self, TOPIC_RESOURCE};
-use crate::options::{Options, Spec, load_properties, switch, valued};
+use crate::config_arguments::{self, added, deleted};
+use crate::options::{Options, Spec, switch, valued};
 use crate::{ToolError, ToolResult, block_on};
+
+/// Loggers have no configs but a level each.
+const LOGGER_RESOURCE: i8 = 8;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 
-const SPEC: Spec = Spec {
+pub(crate) const SPEC: Spec = Spec {
     about: "This tool helps to manipulate and describe entity config for a topic, client, user, broker, ip, client-metrics or group",
     flags: &[
         valued(
             "bootstrap-server",
             "String: server to connect to",
             "The Kafka servers to connect to.",
+        ),
+        valued(
+            "bootstrap-controller",
+            "String: controller to connect to",
+            "The Kafka controllers to connect to.",
         ),
         valued(
             "command-config",
@@ -108,7 +119,7 @@ const KINDS: &[Kind] = &[
         plural: "broker-loggers",
         singular: "broker-logger",
         flag: "broker-logger",
-        resource_type: 8,
+        resource_type: LOGGER_RESOURCE,
         own_sources: &[6],
     },
     Kind {
@@ -129,14 +140,6 @@ const KINDS: &[Kind] = &[
 
 /// Entities whose settings are quotas and credentials, which have APIs of their own.
 const OTHER_KINDS: [&str; 3] = ["users", "clients", "ips"];
-const OTHER_FLAGS: [&str; 6] = [
-    "user",
-    "user-defaults",
-    "client",
-    "client-defaults",
-    "ip",
-    "ip-defaults",
-];
 
 /// Which entities the flags mean.
 #[derive(Debug)]
@@ -168,6 +171,10 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     }
     match block_on(execute(&options)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(ToolError::Refused(sentence)) => {
+            eprintln!("{sentence}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!(
                 "Error while executing config command with args '{}'",
@@ -183,40 +190,12 @@ fn check(options: &Options) -> ToolResult {
     if options.has("version") {
         return Ok(());
     }
-    if options.has("alter") == options.has("describe") {
-        return Err(ToolError::Usage(
-            "Command must include exactly one action: --describe, --alter".into(),
-        ));
-    }
-    if !options.has("bootstrap-server") {
-        return Err(ToolError::Failed(
-            "One of the required --bootstrap-server or --bootstrap-controller arguments must be specified"
-                .into(),
-        ));
-    }
-    if options.has("alter") {
-        if !["add-config", "add-config-file", "delete-config"]
-            .iter()
-            .any(|flag| options.has(flag))
-        {
-            return Err(ToolError::Failed(
-                "At least one of --add-config, --add-config-file, or --delete-config must be specified with --alter".into(),
-            ));
-        }
-        options.exclude("add-config", &["add-config-file"])?;
-        options.exclude("alter", &["all"])?;
-    } else {
-        for flag in ["add-config", "add-config-file", "delete-config"] {
-            options.exclude("describe", &[flag])?;
-        }
-    }
-    Ok(())
+    config_arguments::check(options)
 }
 
 fn target(options: &Options) -> ToolResult<Target> {
-    let types = options.all("entity-type");
-    let other = types.iter().any(|kind| OTHER_KINDS.contains(&kind.as_str()))
-        || OTHER_FLAGS.iter().any(|flag| options.has(flag));
+    let types = config_arguments::types(options);
+    let other = types.iter().any(|kind| OTHER_KINDS.contains(kind));
     if other {
         return Err(ToolError::Failed(
             "Quotas and credentials (users, clients, ips) are not supported by this command yet; Kafka's own kafka-configs can be used.".into(),
@@ -234,18 +213,10 @@ fn target(options: &Options) -> ToolResult<Target> {
             name: options.get(kind.flag).map(str::to_owned),
         });
     }
-    let Some(text) = types.last() else {
-        return Err(ToolError::Usage(
-            "At least one entity type must be specified".into(),
-        ));
-    };
-    let kind = KINDS.iter().find(|kind| kind.plural == text).ok_or_else(|| {
-        let known: Vec<&str> = KINDS.iter().map(|kind| kind.plural).chain(OTHER_KINDS).collect();
-        ToolError::Usage(format!(
-            "Invalid entity type {text}, the entity type must be one of {}",
-            known.join(", ")
-        ))
-    })?;
+    let kind = types
+        .last()
+        .and_then(|text| KINDS.iter().find(|kind| kind.plural == *text))
+        .ok_or_else(|| ToolError::Usage("At least one entity type must be specified".into()))?;
     let name = if options.has("entity-default") {
         Some(String::new())
     } else {
@@ -264,33 +235,22 @@ async fn execute(options: &Options) -> ToolResult {
     }
 }
 
-/// `k1=v1,k2=[a,b]`: commas in square brackets part nothing.
-fn parse_added(text: &str) -> ToolResult<BTreeMap<String, String>> {
-    let mut pairs = Vec::new();
-    let (mut depth, mut start) = (0, 0);
-    for (at, c) in text.char_indices() {
-        match c {
-            '[' => depth += 1,
-            ']' => depth -= 1,
-            ',' if depth == 0 => {
-                pairs.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
+/// Kafka's command refuses loggers that it does not know before it asks for a change.
+async fn check_loggers(client: &mut Client, broker: &str, options: &Options) -> ToolResult {
+    let mut known = HashSet::new();
+    for result in admin::describe_configs(client, LOGGER_RESOURCE, [broker.to_owned()], true).await? {
+        known.extend(result.configs.into_iter().map(|logger| logger.name.to_string()));
     }
-    pairs.push(&text[start..]);
-    pairs
-        .into_iter()
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').ok_or_else(|| {
-                ToolError::Failed("requirement failed: Invalid entity config: all configs to be added must be in the format \"key=val\".".into())
-            })?;
-            let value = value.trim();
-            let inner = value.strip_prefix('[').and_then(|value| value.strip_suffix(']')).unwrap_or(value);
-            Ok((name.trim().to_owned(), inner.to_owned()))
-        })
-        .collect()
+    let added = added(options)?;
+    let asked = deleted(options).chain(added.keys().map(String::as_str));
+    let unknown: Vec<&str> = asked.filter(|name| !known.contains(*name)).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(ToolError::Refused(format!(
+        "Invalid broker logger(s): {}",
+        unknown.join(",")
+    )))
 }
 
 async fn alter(client: &mut Client, target: &Target, options: &Options) -> ToolResult {
@@ -301,26 +261,19 @@ async fn alter(client: &mut Client, target: &Target, options: &Options) -> ToolR
             kind.plural
         )));
     };
-    let mut added = BTreeMap::new();
-    if let Some(text) = options.get("add-config") {
-        added = parse_added(text)?;
-    } else if let Some(path) = options.get("add-config-file") {
-        added.extend(load_properties(path)?);
+    if kind.resource_type == LOGGER_RESOURCE {
+        check_loggers(client, name, options).await?;
     }
-    let deleted = options
-        .get("delete-config")
-        .into_iter()
-        .flat_map(|names| names.split(','));
     let change = |name: String, operation, value: Option<String>| AlterableConfig {
         name: Str::from(name),
         config_operation: operation,
         value: value.map(Str::from),
         ..AlterableConfig::default()
     };
-    let configs = added
+    let configs = added(options)?
         .into_iter()
         .map(|(name, value)| change(name, SET, Some(value)))
-        .chain(deleted.map(|name| change(name.trim().to_owned(), DELETE, None)))
+        .chain(deleted(options).map(|name| change(name.to_owned(), DELETE, None)))
         .collect();
     let request = IncrementalAlterConfigsRequest {
         resources: vec![AlterConfigsResource {
@@ -345,50 +298,91 @@ async fn alter(client: &mut Client, target: &Target, options: &Options) -> ToolR
     Ok(())
 }
 
-/// The entities to describe, all of the kind if none is named.
-async fn names(client: &mut Client, target: &Target) -> ToolResult<Vec<String>> {
-    if let Some(name) = &target.name {
-        return Ok(vec![name.clone()]);
-    }
-    Ok(match target.kind.plural {
-        "topics" => admin::topics(client, None, false).await?.into_keys().collect(),
+/// The entities of a kind. `None` where the cluster cannot tell.
+async fn existing(client: &mut Client, kind: &Kind) -> ToolResult<Option<BTreeSet<String>>> {
+    Ok(match kind.plural {
+        "topics" => Some(admin::topics(client, None, false).await?.into_keys().collect()),
         "groups" => {
             let groups = client.send(ListGroupsRequest::default()).await?.groups;
-            groups
+            let mut names: BTreeSet<String> = groups
                 .into_iter()
                 .map(|group| group.group_id.to_string())
-                .collect()
+                .collect();
+            names.extend(resources(client, kind.resource_type).await?.unwrap_or_default());
+            Some(names)
         }
-        "client-metrics" => {
-            return Err(ToolError::Failed(
-                "Name the client metrics resource with --entity-name.".into(),
-            ));
-        }
-        kind => {
+        "client-metrics" => resources(client, kind.resource_type).await?,
+        _ => {
             let brokers = client.metadata(Some(&[])).await?.brokers;
-            let mut ids: Vec<String> = brokers.iter().map(|broker| broker.node_id.to_string()).collect();
-            ids.extend((kind == "brokers").then(String::new));
-            ids
+            Some(brokers.iter().map(|broker| broker.node_id.to_string()).collect())
         }
     })
 }
 
+/// Names of everything of a type that has configs, as far as the broker tells.
+async fn resources(client: &mut Client, resource_type: i8) -> ToolResult<Option<BTreeSet<String>>> {
+    const WITH_TYPES: i16 = 1;
+    match client.bootstrap().version_for::<ListConfigResourcesRequest>() {
+        Ok(version) if version >= WITH_TYPES => {}
+        _ => return Ok(None),
+    }
+    let request = ListConfigResourcesRequest {
+        resource_types: vec![resource_type],
+        ..ListConfigResourcesRequest::default()
+    };
+    let response = client.send(request).await?;
+    admin::check(response.error_code, None)?;
+    let names = response.config_resources.into_iter();
+    Ok(Some(
+        names.map(|resource| resource.resource_name.to_string()).collect(),
+    ))
+}
+
+/// Says that there is no such entity, as Kafka's command does; nothing more is asked then.
+async fn is_missing(client: &mut Client, kind: &Kind, name: &str) -> ToolResult<bool> {
+    if kind.resource_type == TOPIC_RESOURCE {
+        config_arguments::check_topic_name(name).map_err(|error| ToolError::Refused(error.to_string()))?;
+    }
+    if name.is_empty() {
+        return Ok(false);
+    }
+    let is_missing = match kind.plural {
+        "topics" => {
+            let topic = Str::from(name.to_owned());
+            let found = client.metadata(Some(std::slice::from_ref(&topic))).await?;
+            found.topics.iter().all(|topic| topic.error_code != 0)
+        }
+        "groups" if resources(client, kind.resource_type).await?.is_none() => false,
+        _ => existing(client, kind)
+            .await?
+            .is_some_and(|names| !names.contains(name)),
+    };
+    if is_missing {
+        println!(
+            "The {} '{name}' doesn't exist and doesn't have dynamic config.",
+            kind.singular
+        );
+    }
+    Ok(is_missing)
+}
+
 async fn describe(client: &mut Client, target: &Target, all: bool) -> ToolResult {
     let kind = target.kind;
-    if kind.plural == "topics"
-        && let Some(name) = &target.name
-    {
-        let topic = Str::from(name.clone());
-        let found = client.metadata(Some(std::slice::from_ref(&topic))).await?;
-        if found.topics.iter().all(|topic| topic.error_code != 0) {
-            println!(
-                "The {} '{name}' doesn't exist and doesn't have dynamic config.",
-                kind.singular
-            );
-            return Ok(());
+    let names: Vec<String> = match &target.name {
+        Some(name) if is_missing(client, kind, name).await? => return Ok(()),
+        Some(name) => vec![name.clone()],
+        None => {
+            let names = existing(client, kind).await?.ok_or_else(|| {
+                ToolError::Failed(format!(
+                    "The cluster does not tell its {}: name one with --entity-name.",
+                    kind.plural
+                ))
+            })?;
+            let defaults = (kind.plural == BROKERS.plural).then(String::new);
+            names.into_iter().chain(defaults).collect()
         }
-    }
-    for name in names(client, target).await? {
+    };
+    for name in names {
         if name.is_empty() {
             println!("Default configs for {} in the cluster are:", kind.plural);
         } else {
@@ -453,23 +447,4 @@ fn print_entry(entry: &DescribeConfigsResourceResult) {
         entry.is_sensitive,
         synonyms.join(", ")
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn brackets_keep_a_list_together() {
-        let parsed = parse_added("a=1, cleanup.policy=[compact,delete],b=x=y").unwrap();
-        let pairs: Vec<(&str, &str)> = parsed
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        assert_eq!(
-            pairs,
-            [("a", "1"), ("b", "x=y"), ("cleanup.policy", "compact,delete")]
-        );
-        assert!(parse_added("nonsense").is_err());
-    }
 }

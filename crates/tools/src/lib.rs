@@ -10,6 +10,7 @@ mod output;
 
 mod admin;
 mod broker_api_versions;
+mod config_arguments;
 mod configs;
 mod console;
 mod consumer_groups;
@@ -38,6 +39,9 @@ pub(crate) enum ToolError {
     Help(String),
     #[error("{0}")]
     Failed(String),
+    /// What was asked for cannot be: the sentence alone, exit 1.
+    #[error("{0}")]
+    Refused(String),
     #[error(transparent)]
     Client(#[from] ClientError),
 }

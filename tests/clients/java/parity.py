@@ -94,6 +94,22 @@ def configs():
     same("kafka-configs", "--describe", "--broker-defaults")
     same("kafka-configs", "--describe", "--entity-type", "brokers")
     alike("kafka-configs", "--alter", "--topic", "OWN", "--add-config", "no.such.config=1")
+    same("kafka-configs", "--describe", "--broker", "7")
+    same("kafka-configs", "--describe", "--topic", "not/a/name")
+    same("kafka-configs", "--describe", "--entity-type", "brokers", "--all")
+    alike("kafka-configs", "--alter", "--group", "OWN", "--add-config", "consumer.session.timeout.ms=50000,share.isolation.level=read_committed")
+    alike("kafka-configs", "--alter", "--group", "OWN", "--add-config", "consumer.session.timeout.ms=1")
+    same("kafka-configs", "--describe", "--group", "owna")
+    same("kafka-configs", "--describe", "--entity-type", "groups", "--entity-name", "owna", "--all")
+    same("kafka-configs", "--describe", "--entity-type", "groups")
+    same("kafka-configs", "--describe", "--group", "none")
+    same("kafka-configs", "--describe", "--broker-logger", "1")
+    same("kafka-configs", "--describe", "--broker-logger", "7")
+    same("kafka-configs", "--describe", "--entity-type", "broker-loggers")
+    same("kafka-configs", "--alter", "--broker-logger", "1", "--add-config", "root=WARN")
+    same("kafka-configs", "--alter", "--broker-logger", "1", "--add-config", "root=INFO")
+    same("kafka-configs", "--alter", "--broker-logger", "1", "--add-config", "no.such.logger=INFO")
+    same("kafka-configs", "--alter", "--broker-logger", "1", "--delete-config", "root")
 
 
 def consoles():

@@ -194,6 +194,14 @@ impl BrokerConfig {
         &self.layers
     }
 
+    #[cfg(test)]
+    pub(super) fn without_layers(&self) -> Self {
+        Self {
+            layers: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn from_layers(layers: Layers) -> Result<Self, ConfigError> {
         check_known(&layers)?;
         check_roles(&layers)?;

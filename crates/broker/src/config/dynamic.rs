@@ -316,4 +316,47 @@ mod tests {
             ["Stored, but without meaning for Milena: num.io.threads"]
         );
     }
+
+    /// Every setting that changes while the broker runs, and is not said to mean nothing, changes what it runs with.
+    #[test]
+    fn a_dynamic_setting_is_obeyed_or_said_to_mean_nothing() {
+        const VALUES: [&str; 12] = [
+            "2",
+            "5000",
+            "2097153",
+            "true",
+            "false",
+            "0.25",
+            "gzip",
+            "compact",
+            "LogAppendTime",
+            "os",
+            "10.0.0.1:5",
+            "-5",
+        ];
+        let mut obeyed = 0;
+        // The one's items name classes, of which there are none; the other is read, and one replica is always in sync.
+        let excepted = ["config.providers", "min.insync.replicas"];
+        let dynamic = CLUSTER_WIDE.into_iter().filter(|name| !excepted.contains(name));
+        for name in dynamic {
+            let mut start = Properties::new();
+            // A codec's level counts where there is the codec.
+            if let Some(codec) = name
+                .strip_prefix("compression.")
+                .and_then(|rest| rest.strip_suffix(".level"))
+            {
+                start.insert("compression.type".to_owned(), codec.to_owned());
+            }
+            let config = BrokerConfig::new(start).unwrap();
+            let before = config.without_layers();
+            let changes = VALUES.iter().any(|value| {
+                let new = Properties::from([(name.to_owned(), (*value).to_owned())]);
+                validate_dynamic(&config, false, &new)
+                    .is_ok_and(|(changed, _)| changed.without_layers() != before)
+            });
+            assert_eq!(changes, has_effect(name), "{name}");
+            obeyed += usize::from(changes);
+        }
+        assert!(obeyed > 30, "{obeyed}");
+    }
 }

@@ -99,7 +99,8 @@ def main():
     })])
     mirrored = AdminClient({"bootstrap.servers": target.bootstrap()})
     topics = lambda: mirrored.list_topics(timeout=30).topics
-    wait_for("the mirrored topic", lambda: MIRRORED in topics())
+    # Where all of them are JVMs this takes its time.
+    wait_for("the mirrored topic", lambda: MIRRORED in topics(), within=180)
     must(len(topics()[MIRRORED].partitions) == PARTITIONS, "a topic is mirrored with its partitions")
     wait_for("the first records", lambda: sum(map(len, records(target.bootstrap(), MIRRORED))) >= HALF)
     must(

@@ -19,6 +19,8 @@ enum Program {
     PythonMounting(&'static str),
     Node(&'static str),
     Go(&'static str),
+    /// A command of xtask itself.
+    Xtask(&'static [&'static str]),
 }
 
 /// Who starts the broker.
@@ -182,6 +184,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "differential",
+        proves: "the answers to raw requests, in every version of every API, are those that Kafka gave",
+        needs: &[],
+        program: Program::Xtask(&["differential", "--recorded"]),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: true,
+    },
+    Suite {
         name: "client-metrics",
         proves: "Java's and librdkafka's producers push their metrics, and a consumer reads them",
         needs: &[Needs::Kafka, Needs::Python],
@@ -327,7 +338,7 @@ fn run_in(suite: &'static Suite, kind: Kind, directory: &Path) -> Result<Outcome
         }
         Host::Own => None,
     };
-    let mut command = command(suite.program);
+    let mut command = command(suite.program)?;
     command
         .current_dir(root())
         .env("AGAINST", kind.name())
@@ -357,9 +368,9 @@ fn run_in(suite: &'static Suite, kind: Kind, directory: &Path) -> Result<Outcome
     Ok(outcome)
 }
 
-fn command(program: Program) -> Command {
+fn command(program: Program) -> Result<Command> {
     let in_root = |path: &str| -> PathBuf { root().join(path) };
-    match program {
+    Ok(match program {
         Program::Python(path) => {
             let mut command = child_command(python_program());
             command.arg(in_root(path));
@@ -387,7 +398,12 @@ fn command(program: Program) -> Command {
             command
         }
         Program::Go(name) => child_command(go_program(name)),
-    }
+        Program::Xtask(arguments) => {
+            let mut command = child_command(std::env::current_exe()?);
+            command.args(arguments);
+            command
+        }
+    })
 }
 
 fn judge(suite: &'static Suite, log: &Path, status: Option<std::process::ExitStatus>) -> Result<Outcome> {

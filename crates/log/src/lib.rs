@@ -102,7 +102,8 @@ pub struct Appended {
     pub base_offset: i64,
     /// Offset of the last record.
     pub last_offset: i64,
-    /// The broker's time in ms if `message.timestamp.type=LogAppendTime`, else -1.
+    /// The broker's time in ms if `message.timestamp.type=LogAppendTime`, else -1. For a duplicate, as in Kafka, the largest
+    /// timestamp of the original append, whatever its type.
     pub log_append_time_ms: i64,
     pub log_start_offset: i64,
     /// True when an idempotent producer sent one of its last five batches again: nothing was written.

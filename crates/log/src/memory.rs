@@ -72,11 +72,7 @@ impl State {
             return Ok(Appended {
                 base_offset: twin.base_offset(),
                 last_offset: twin.last_offset,
-                log_append_time_ms: if prepared.log_append_time_ms < 0 {
-                    -1
-                } else {
-                    twin.timestamp_ms
-                },
+                log_append_time_ms: twin.timestamp_ms,
                 log_start_offset: self.log_start,
                 duplicate: true,
             });

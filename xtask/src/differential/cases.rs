@@ -29,6 +29,8 @@ pub(super) struct Case {
     pub(super) asked: Step,
     /// Elements of lists that other cases made are left out of the answer.
     pub(super) only_mine: bool,
+    /// No other case is asked meanwhile.
+    pub(super) alone: bool,
 }
 
 /// One request and what is done to its bytes.
@@ -40,6 +42,8 @@ pub(super) struct Step {
     pub(super) request: Value,
     /// Variables and the paths of the answer that they are taken from.
     pub(super) capture: Map<String, Value>,
+    /// What the answer has to become before the next step: paths and values.
+    pub(super) until: Map<String, Value>,
     pub(super) mangle: Mangle,
 }
 
@@ -99,7 +103,7 @@ pub(super) fn cases(api: &Api) -> Result<Vec<Case>> {
     };
     let shared = json_file(&directory().join("steps.json"))?;
     let within = |error: Error| Error::new(format!("{}: {error}", path.display()));
-    known(&file, &["only_mine", "cases", "request"]).map_err(within)?;
+    known(&file, &["only_mine", "alone", "cases", "request"]).map_err(within)?;
     let only_mine = file["only_mine"].as_bool().unwrap_or(false);
     let request = match &file["request"] {
         Value::Null => json!({}),
@@ -108,6 +112,9 @@ pub(super) fn cases(api: &Api) -> Result<Vec<Case>> {
     let mut all = generated(api, &request, only_mine);
     for one in list(&file, "cases") {
         all.push(parse(api, one, &request, only_mine, &shared).map_err(within)?);
+    }
+    if file["alone"].as_bool().unwrap_or(false) {
+        all.iter_mut().for_each(|case| case.alone = true);
     }
     Ok(all)
 }
@@ -131,6 +138,7 @@ fn generated(api: &Api, request: &Value, only_mine: bool) -> Vec<Case> {
             ..Step::default()
         },
         only_mine,
+        alone: false,
     };
     let all = api.versions;
     let lowest = Range {
@@ -220,6 +228,7 @@ fn parse(api: &Api, value: &Value, plainest: &Value, only_mine: bool, shared: &V
         steps,
         asked,
         only_mine: value["only_mine"].as_bool().unwrap_or(only_mine),
+        alone: false,
     })
 }
 
@@ -239,7 +248,7 @@ fn add_steps(value: &Value, shared: &Value, into: &mut Vec<Step>) -> Result<()> 
 }
 
 fn step(value: &Value) -> Result<Step> {
-    known(value, &["api", "version", "request", "capture"])?;
+    known(value, &["api", "version", "request", "capture", "until"])?;
     let api = value["api"]
         .as_str()
         .ok_or_else(|| Error::new(format!("a step without an API: {value}")))?;
@@ -251,6 +260,7 @@ fn step(value: &Value) -> Result<Step> {
             given => given.clone(),
         },
         capture: value["capture"].as_object().cloned().unwrap_or_default(),
+        until: value["until"].as_object().cloned().unwrap_or_default(),
         mangle: Mangle::default(),
     })
 }

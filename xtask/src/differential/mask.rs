@@ -16,13 +16,22 @@ const IDS: &[&str] = &[
     "ClientInstanceId",
     "CurrentLeaderDirectoryId",
     "ReplicaDirectoryId",
+    "FinalizedFeaturesEpoch",
 ];
 /// What depends on the machine and the installation.
 const PLACES: &[&str] = &["Port", "LogDir", "TotalBytes", "UsableBytes", "HmacKey"];
 /// Times that are not told by their names.
-const TIMES: &[&str] = &["MaxTimestamp", "Timestamp", "LogAppendTimeMs", "BaseTimestamp"];
+const TIMES: &[&str] = &[
+    "MaxTimestamp",
+    "Timestamp",
+    "LastTimestamp",
+    "LogAppendTimeMs",
+    "BaseTimestamp",
+];
 /// The year 2020: times before it are those that cases wrote.
 const TIMES_BEGIN: i64 = 1_577_836_800_000;
+/// The year 2100.
+const TIMES_END: i64 = 4_102_444_800_000;
 /// Fields that say which element of a list this is.
 const NAMES: &[&str] = &[
     "Name",
@@ -84,6 +93,7 @@ fn walk(name: &str, value: Value, words: &[(String, String)], only: Option<&Stri
             }
             Value::Array(elements)
         }
+        Value::Number(number) if number.is_f64() => Value::Number(number),
         Value::Number(number) => {
             let number = number.as_i64().unwrap_or(0);
             let timely = name.ends_with("Ms") || TIMES.contains(&name);
@@ -110,7 +120,21 @@ fn masked_text(name: &str, mut text: String, words: &[(String, String)]) -> Stri
     for (word, mask) in words {
         text = text.replace(word, mask);
     }
-    without_uuids(&text)
+    without_times(&without_uuids(&text))
+}
+
+/// Milliseconds since 1970 in a text, and what is left of the largest number when they are taken from it.
+fn without_times(text: &str) -> String {
+    let mut out = String::new();
+    for part in text.split_inclusive(|letter: char| !letter.is_ascii_digit()) {
+        let digits = part.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+        let is_time = digits
+            .parse::<i64>()
+            .is_ok_and(|number| (TIMES_BEGIN..TIMES_END).contains(&number) || number > i64::MAX - TIMES_END);
+        out.push_str(if is_time { "<time>" } else { digits });
+        out.push_str(part.get(digits.len()..).unwrap_or_default());
+    }
+    out
 }
 
 /// Java's and Rust's text of a UUID in any place of a text, as in member ids.

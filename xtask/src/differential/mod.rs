@@ -22,20 +22,22 @@ use crate::broker::{self, Broker, Kind};
 use crate::error::{Error, Result};
 use crate::process::workshop;
 pub(crate) use cases::{Api, apis};
-use cases::{cases, versions_of};
+use cases::{Case, cases, versions_of};
 use differences::{Row, compare, table, unexplained};
 use recording::Answers;
+use serde_json::Value;
 use session::Session;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// What both brokers are told: no wait for more members, as no case has two at once.
 const SETTINGS: &[(&str, &str)] = &[("group.initial.rebalance.delay.ms", "0")];
 
-/// What takes longer is named, so that a slow suite can be mended.
-const SLOW: Duration = Duration::from_secs(1);
+/// Most cases wait: for a topic to be led, or for an answer that does not come.
+const CASES_AT_ONCE: usize = 24;
 
 #[derive(Debug, Default)]
 struct Options {
@@ -68,29 +70,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     {
         return Err(Error::new(format!("brokers have no API {unknown}")));
     }
-    // The suite of `cargo xtask test` is given a broker.
-    if options.recorded
-        && let Ok(address) = std::env::var("BOOTSTRAP")
-    {
-        let address = address
-            .parse()
-            .map_err(|_| Error::new(format!("BOOTSTRAP={address} is no address")))?;
-        let against_kafka = std::env::var("AGAINST").is_ok_and(|name| name == Kind::Kafka.name());
-        return judge(
-            &apis,
-            &options,
-            &recorded(&apis, &options)?,
-            address,
-            against_kafka,
-        );
-    }
     let directory = workshop()
         .join("runs")
         .join(format!("differential-{}", std::process::id()));
-    let mut reference = Reference::new();
+    let mut reference = AllAnswers::new();
     if !options.recorded {
         let kafka = start(Kind::Kafka, &directory.join("kafka"))?;
-        reference = ask_reference(&apis, &options, kafka.address)?;
+        reference = ask(&apis, wanted(&apis, &options), kafka.address)?;
         drop(kafka);
         if options.record {
             for (api, answers) in &reference {
@@ -104,7 +90,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         reference = recorded(&apis, &options)?;
     }
     let milena = start(Kind::Milena, &directory.join("milena"))?;
-    let outcome = judge(&apis, &options, &reference, milena.address, false);
+    let outcome = judge(&apis, &options, &reference, milena.address);
     drop(milena);
     std::fs::remove_dir_all(&directory)?;
     outcome
@@ -124,71 +110,77 @@ fn wanted<'a>(apis: &'a [Api], options: &Options) -> impl Iterator<Item = &'a Ap
         .filter(move |api| only.is_empty() || only.contains(&api.name))
 }
 
-fn answers(session: &mut Session<'_>, api: &Api) -> Result<Answers> {
-    let mut answers = Answers::new();
-    for case in cases(api)? {
-        let of_case = answers.entry(case.name.clone()).or_default();
-        for version in versions_of(case.versions) {
-            let began = std::time::Instant::now();
-            let answer = session
-                .run(api, &case, version)
-                .map_err(|error| Error::new(format!("{} v{version} '{}': {error}", api.name, case.name)))?;
-            of_case.insert(version, answer);
-            if began.elapsed() > SLOW {
-                eprintln!(
-                    "{} v{version} '{}' took {:?}",
-                    api.name,
-                    case.name,
-                    began.elapsed()
-                );
+/// What a broker answers, by API.
+type AllAnswers = BTreeMap<String, Answers>;
+
+/// Asks a broker everything that is there of these APIs: many cases at once, and at the end, one by one, those that change
+/// what others are answered.
+fn ask<'a>(apis: &[Api], wanted: impl Iterator<Item = &'a Api>, address: SocketAddr) -> Result<AllAnswers> {
+    Session::new(apis, address).warm_up()?;
+    let mut tasks = Vec::new();
+    for api in wanted {
+        tasks.extend(cases(api)?.into_iter().map(|case| (api, case)));
+    }
+    let (alone, together): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|(_, case)| case.alone);
+    let answers = Mutex::new(AllAnswers::new());
+    for (tasks, at_once) in [(together, CASES_AT_ONCE), (alone, 1)] {
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            let mut session = Session::new(apis, address);
+            while let Some((api, case)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let of_case = ask_case(&mut session, api, case)?;
+                let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                let of_api = answers.entry(api.name.clone()).or_default();
+                of_api.insert(case.name.clone(), of_case);
             }
-        }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|_| Err(Error::new("a case panicked")))
+            })
+        })?;
     }
-    Ok(answers)
+    Ok(answers.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// What the reference answers, by API.
-type Reference = BTreeMap<String, Answers>;
-
-fn ask_reference(apis: &[Api], options: &Options, address: SocketAddr) -> Result<Reference> {
-    let mut session = Session::new(apis, address);
-    session.warm_up()?;
-    let mut reference = Reference::new();
-    for api in wanted(apis, options) {
-        reference.insert(api.name.clone(), answers(&mut session, api)?);
-    }
-    Ok(reference)
+fn ask_case(session: &mut Session<'_>, api: &Api, case: &Case) -> Result<BTreeMap<i16, Value>> {
+    let within =
+        |version: i16, error: Error| Error::new(format!("{} v{version} '{}': {error}", api.name, case.name));
+    versions_of(case.versions)
+        .map(|version| {
+            let answer = session.run(api, case, version);
+            Ok((version, answer.map_err(|error| within(version, error))?))
+        })
+        .collect()
 }
 
-fn recorded(apis: &[Api], options: &Options) -> Result<Reference> {
+fn recorded(apis: &[Api], options: &Options) -> Result<AllAnswers> {
     wanted(apis, options)
         .map(|api| Ok((api.name.clone(), recording::read(&api.name)?)))
         .collect()
 }
 
 /// Asks a broker and compares what it answers with what the reference does.
-fn judge(
-    apis: &[Api],
-    options: &Options,
-    reference: &Reference,
-    address: SocketAddr,
-    is_kafka: bool,
-) -> Result<ExitCode> {
-    let mut session = Session::new(apis, address);
-    session.warm_up()?;
-    let advertised = session.advertised()?;
-    let rows = if is_kafka { Vec::new() } else { table()? };
+fn judge(apis: &[Api], options: &Options, reference: &AllAnswers, address: SocketAddr) -> Result<ExitCode> {
+    let advertised = Session::new(apis, address).advertised()?;
+    let is_there = |api: &Api| advertised.iter().any(|(key, ..)| *key == i64::from(api.key));
+    let mut answers = ask(apis, wanted(apis, options).filter(|api| is_there(api)), address)?;
+    let rows = table()?;
     let mut failed = 0;
     let mut judged = Vec::new();
     for api in wanted(apis, options) {
-        if !advertised.iter().any(|(key, ..)| *key == i64::from(api.key)) {
+        let Some(answers) = answers.remove(&api.name) else {
             println!("not there yet: {}", api.name);
             continue;
-        }
+        };
         judged.push(api.name.as_str());
         let no_answers = Answers::new();
         let reference = reference.get(&api.name).unwrap_or(&no_answers);
-        let (checked, wrong) = judge_api(&mut session, api, reference, &rows)?;
+        let (checked, wrong) = judge_api(api, reference, answers, &rows);
         if wrong == 0 {
             println!("ok {}: {checked} answers as Kafka's", api.name);
         } else {
@@ -213,14 +205,10 @@ fn judge(
     })
 }
 
-fn judge_api(
-    session: &mut Session<'_>,
-    api: &Api,
-    reference: &Answers,
-    rows: &[Row],
-) -> Result<(usize, usize)> {
+/// How many answers were compared, and how many are wrong.
+fn judge_api(api: &Api, reference: &Answers, answers: Answers, rows: &[Row]) -> (usize, usize) {
     let (mut checked, mut wrong) = (0, 0);
-    for (case, versions) in answers(session, api)? {
+    for (case, versions) in answers {
         for (version, answer) in versions {
             checked += 1;
             let Some(reference) = reference.get(&case).and_then(|of_case| of_case.get(&version)) else {
@@ -241,5 +229,5 @@ fn judge_api(
             }
         }
     }
-    Ok((checked, wrong))
+    (checked, wrong)
 }

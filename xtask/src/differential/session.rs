@@ -31,6 +31,8 @@ pub(super) struct Session<'a> {
     address: SocketAddr,
     connection: Option<TcpStream>,
     correlation_id: i32,
+    /// The cluster's id, when it is known.
+    cluster: Option<Value>,
 }
 
 enum Answer {
@@ -46,6 +48,7 @@ impl<'a> Session<'a> {
             address,
             connection: None,
             correlation_id: 0,
+            cluster: None,
         }
     }
 
@@ -123,6 +126,7 @@ impl<'a> Session<'a> {
         let me = own_name(api, case, version);
         let mut variables = Map::new();
         variables.insert("me".into(), Value::from(me.clone()));
+        variables.insert("cluster".into(), self.cluster()?);
         for topic in &case.topics {
             self.create_topic(topic, &mut variables)?;
         }
@@ -141,6 +145,19 @@ impl<'a> Session<'a> {
             &variables,
             case.only_mine.then_some(&me),
         ))
+    }
+
+    fn cluster(&mut self) -> Result<Value> {
+        if let Some(id) = &self.cluster {
+            return Ok(id.clone());
+        }
+        let describe = Step {
+            api: "DescribeCluster".to_string(),
+            request: json!({}),
+            ..Step::default()
+        };
+        let id = self.step(&describe, &mut Map::new())?["ClusterId"].clone();
+        Ok(self.cluster.insert(id).clone())
     }
 
     /// Creates a topic, waits until it can be used and keeps its id as `id` or `id:NAME`.
@@ -165,23 +182,27 @@ impl<'a> Session<'a> {
                 "the topic {name} cannot be created: {answer}"
             )));
         }
+        // Kafka's brokers hear of a topic later than its creator, and lead its partitions later still.
+        let of_partition = |index| json!({"PartitionIndex": index, "Timestamp": -1});
+        let all: Vec<Value> = (0..partitions).map(of_partition).collect();
+        let led = (0..partitions).map(|index| {
+            let path = format!("Topics.0.Partitions.{index}.ErrorCode");
+            (path, Value::from(0))
+        });
         let ask = Step {
-            api: "Metadata".to_string(),
-            request: json!({"Topics": [{"Name": name}]}),
+            api: "ListOffsets".to_string(),
+            request: json!({"ReplicaId": -1, "Topics": [{"Name": name, "Partitions": all}]}),
+            until: led.collect(),
             ..Step::default()
         };
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            let answer = self.step(&ask, variables)?;
-            let found = answer["Topics"][0]["Partitions"].as_array().map_or(0, Vec::len) as i64;
-            if answer["Topics"][0]["ErrorCode"] == 0 && found == partitions {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(Error::new(format!("the topic {name} does not appear: {answer}")));
-            }
-            std::thread::sleep(BUSY_PAUSE);
-        }
+        self.step(&ask, variables)?;
+        let known = Step {
+            api: "Metadata".to_string(),
+            request: json!({"Topics": [{"Name": name}]}),
+            until: Map::from_iter([("Topics.0.ErrorCode".to_string(), Value::from(0))]),
+            ..Step::default()
+        };
+        self.step(&known, variables).map(|_| ())
     }
 
     /// Asks once, and again while the broker says that it is busy.
@@ -201,7 +222,8 @@ impl<'a> Session<'a> {
         if let Some(bytes) = &step.mangle.append {
             body.extend(from_hex(bytes)?);
         }
-        let deadline = Instant::now() + BUSY_TIMEOUT;
+        let begin = Instant::now();
+        let deadline = begin + BUSY_TIMEOUT;
         loop {
             let answer = match self.ask(api, version, step.mangle.version_offset, &body)? {
                 Answer::None(why) => {
@@ -211,6 +233,14 @@ impl<'a> Session<'a> {
                 Answer::Bytes(bytes) => understood(api, version, &bytes),
             };
             if has_code(&answer, BUSY) && Instant::now() < deadline {
+                std::thread::sleep(BUSY_PAUSE);
+                continue;
+            }
+            let is_as_wanted = |(path, wanted): (&String, &Value)| at_path(&answer, path) == wanted;
+            if !step.until.iter().all(is_as_wanted) {
+                if begin.elapsed() > START_TIMEOUT {
+                    return Err(Error::new(format!("{}: never as wanted, but {answer}", step.api)));
+                }
                 std::thread::sleep(BUSY_PAUSE);
                 continue;
             }

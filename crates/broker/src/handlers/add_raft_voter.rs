@@ -38,10 +38,13 @@ pub(super) fn refuse(
     (voter, directory): (i32, Uuid),
     what: (&str, &str),
 ) -> ApiError {
-    if cluster_id.is_some_and(|id| *id != broker.cluster_id) {
+    if let Some(id) = cluster_id.filter(|id| **id != broker.cluster_id) {
         return ApiError::new(
             ErrorCode::InconsistentClusterId,
-            "The clusterId in the request does not match that found on the server",
+            format!(
+                "The given id \"{id}\" doesn't match the cluster id \"{}\"",
+                broker.cluster_id
+            ),
         );
     }
     if voter < 0 || directory == Uuid::ZERO {

@@ -50,6 +50,7 @@ pub(crate) async fn handle(
         })
         .collect();
     AlterPartitionReassignmentsResponse {
+        error_message: None,
         allow_replication_factor_change: request.allow_replication_factor_change,
         responses,
         ..Default::default()
@@ -69,10 +70,7 @@ fn reassign(
         return Err(unknown(format!("Unable to find partition {name}:{index}.")));
     }
     match &target.replicas {
-        None => Err(ApiError::new(
-            ErrorCode::NoReassignmentInProgress,
-            "No partition reassignment is in progress.",
-        )),
+        None => Err(ApiError::bare(ErrorCode::NoReassignmentInProgress)),
         Some(replicas) => assignments::check(replicas, node_id, None),
     }
 }

@@ -1,8 +1,8 @@
 //! ApiVersions (key 18, versions 0-4; KIP-35, KIP-511, KIP-584): which APIs and versions there are.
 //!
 //! Authorisation: none. A version that is not known is answered in the form of version 0 with
-//! UNSUPPORTED_VERSION and all ranges, so that the client can choose; the response's header is
-//! always version 0 (dispatch and `milena_protocol::frame` see to both).
+//! UNSUPPORTED_VERSION and the range of ApiVersions itself, so that the client can ask again; the
+//! response's header is always version 0 (dispatch and `milena_protocol::frame` see to both).
 //!
 //! v1 throttle time. v3 client software's name and version (checked as Kafka does), features.
 //! v4 features whose lowest version is 0 (before it they are left out).
@@ -46,7 +46,7 @@ pub(crate) async fn handle(
             request.client_software_version.to_string(),
         ));
     }
-    let mut response = ranges(ErrorCode::None);
+    let mut response = ranges(ErrorCode::None, ADVERTISED);
     if broker.client_metrics.subscriptions.current().is_empty() {
         let is_telemetry = |api: &ApiVersion| TELEMETRY.iter().any(|key| key.code() == api.api_key);
         response.api_keys.retain(|api| !is_telemetry(api));
@@ -81,10 +81,10 @@ const FIRST_VERSION_WITH_ALL_FEATURES: i16 = 4;
 
 /// The answer to a version that is not known.
 pub(crate) fn unsupported_version() -> ApiVersionsResponse {
-    ranges(ErrorCode::UnsupportedVersion)
+    ranges(ErrorCode::UnsupportedVersion, &[ApiKey::ApiVersions])
 }
 
-fn ranges(error: ErrorCode) -> ApiVersionsResponse {
+fn ranges(error: ErrorCode, apis: &[ApiKey]) -> ApiVersionsResponse {
     let range = |api: &ApiKey| ApiVersion {
         api_key: api.code(),
         min_version: match api {
@@ -96,7 +96,7 @@ fn ranges(error: ErrorCode) -> ApiVersionsResponse {
     };
     ApiVersionsResponse {
         error_code: error.code(),
-        api_keys: ADVERTISED.iter().map(range).collect(),
+        api_keys: apis.iter().map(range).collect(),
         ..Default::default()
     }
 }

@@ -174,7 +174,13 @@ fn resolve(
                 .ok_or(ErrorCode::UnknownTopicOrPartition),
         };
         match found {
-            Err(error) => erroneous.push((key.clone(), failed(key.partition, error))),
+            Err(error) => {
+                let unknown = PartitionData {
+                    aborted_transactions: Some(Vec::new()),
+                    ..failed(key.partition, error)
+                };
+                erroneous.push((key.clone(), unknown));
+            }
             Ok(partition) if replica_id >= 0 => {
                 erroneous.push((
                     key.clone(),

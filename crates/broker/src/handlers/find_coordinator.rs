@@ -18,11 +18,15 @@ use crate::context::RequestContext;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 
 /// The first version that asks for several keys at once.
 const BATCHED_VERSION: i16 = 4;
 
 const NO_ADDRESS: &str = "No address is advertised for this listener.";
+/// What Kafka says of a kind of coordinator that it does not know: the text of INVALID_REQUEST.
+const INVALID_REQUEST: &str = "This most likely occurs because of a request being malformed by the client library or \
+                               the message was sent to an incompatible broker. See the broker logs for more details.";
 const NO_SHARE_GROUPS: &str = "Share groups are not implemented yet.";
 
 pub(crate) async fn handle(
@@ -33,7 +37,8 @@ pub(crate) async fn handle(
     let found = match (request.key_type, broker.endpoint(context)) {
         (GROUP | TRANSACTION, Some(endpoint)) => Ok(endpoint),
         (GROUP | TRANSACTION, None) => Err((ErrorCode::CoordinatorNotAvailable, NO_ADDRESS)),
-        _ => Err((ErrorCode::InvalidRequest, NO_SHARE_GROUPS)),
+        (SHARE, _) => Err((ErrorCode::InvalidRequest, NO_SHARE_GROUPS)),
+        _ => Err((ErrorCode::InvalidRequest, INVALID_REQUEST)),
     };
     let coordinator = match found {
         Ok(endpoint) => Coordinator {
@@ -67,7 +72,10 @@ pub(crate) async fn handle(
     FindCoordinatorResponse {
         error_code: coordinator.error_code,
         // Kafka says NONE where there is no error.
-        error_message: coordinator.error_message.or_else(|| Some(Str::from("NONE"))),
+        error_message: match coordinator.error_code {
+            0 => Some(Str::from("NONE")),
+            _ => coordinator.error_message,
+        },
         node_id: coordinator.node_id,
         host: coordinator.host,
         port: coordinator.port,

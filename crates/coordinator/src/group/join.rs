@@ -178,7 +178,7 @@ impl Group {
             return self.add_member(step, join, member_id);
         }
         if let Err(error) = self.validate_member(&member_id, join.instance_id.as_ref()) {
-            return step.answer_join(join.parked, no_member(&member_id, error));
+            return step.answer_join(join.parked, join_error(&member_id, error));
         }
         let unchanged = self
             .members
@@ -280,7 +280,7 @@ impl Group {
             return;
         };
         if let Some(parked) = member.awaiting_join.take() {
-            step.answer_join(parked, no_member(old_id, ErrorCode::FencedInstanceId));
+            step.answer_join(parked, join_error(old_id, ErrorCode::FencedInstanceId));
         }
         if let Some(ticket) = member.awaiting_sync.take() {
             let response = SyncGroupResponse {
@@ -298,13 +298,5 @@ impl Group {
             self.pending_sync.insert(new_id.clone());
         }
         self.insert_member(member);
-    }
-}
-
-/// The answer to a client that is not, or no longer, who it says: it has no protocol either.
-fn no_member(member_id: &Str, error: ErrorCode) -> JoinGroupResponse {
-    JoinGroupResponse {
-        protocol_name: None,
-        ..join_error(member_id, error)
     }
 }

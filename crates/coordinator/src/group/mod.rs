@@ -109,10 +109,12 @@ impl Step<'_> {
     }
 }
 
+/// An error has no protocol, which is not one of an empty name where the version can tell.
 fn join_error(member_id: &Str, error: ErrorCode) -> JoinGroupResponse {
     JoinGroupResponse {
         member_id: member_id.clone(),
         error_code: error.code(),
+        protocol_name: None,
         ..JoinGroupResponse::default()
     }
 }

@@ -36,11 +36,7 @@ impl DiskLog {
             let appended = Appended {
                 base_offset: twin.base_offset(),
                 last_offset: twin.last_offset,
-                log_append_time_ms: if prepared.log_append_time_ms < 0 {
-                    -1
-                } else {
-                    twin.timestamp_ms
-                },
+                log_append_time_ms: twin.timestamp_ms,
                 log_start_offset: state.log_start,
                 duplicate: true,
             };

@@ -67,6 +67,7 @@ impl RecordError {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::BatchTooShort { .. } | Self::Crc { .. } => ErrorCode::CorruptMessage,
+            Self::Magic(magic) if *magic > batch::MAGIC => ErrorCode::CorruptMessage,
             Self::Magic(_) | Self::Invalid(_) | Self::Decompress(_) => ErrorCode::InvalidRecord,
             Self::UnknownCompression(_) => ErrorCode::UnsupportedCompressionType,
             Self::TooLarge { .. } => ErrorCode::MessageTooLarge,

@@ -109,9 +109,9 @@ impl DiskLog {
             segment.close_if_idle();
         }
         let before = state.watermarks();
-        let expiration_ms = state.config.producer_id_expiration_ms;
-        state.producers.expire(now_ms, expiration_ms);
         if retain {
+            let expiration_ms = state.config.producer_id_expiration_ms;
+            state.producers.expire(now_ms, expiration_ms);
             self.retain(&mut state, now_ms)?;
         }
         let flush_is_due = now_ms.saturating_sub(state.last_flush_ms) >= state.config.flush_ms;

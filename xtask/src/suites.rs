@@ -126,7 +126,7 @@ pub(crate) const SUITES: &[Suite] = &[
         needs: &[Needs::Kafka, Needs::Python],
         program: Program::Python("tests/clients/java/parity.py"),
         host: Host::Given,
-        limit: MINUTE.saturating_mul(6),
+        limit: MINUTE.saturating_mul(10),
         only_milena: true,
     },
     Suite {

@@ -121,6 +121,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "java-beside",
+        proves: "the Java tools print the same of Apache Kafka: features, records, offsets, directories, transactions",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/beside.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(5),
+        only_milena: false,
+    },
+    Suite {
         name: "tools",
         proves: "Milena's tools print what Kafka's print",
         needs: &[Needs::Kafka, Needs::Python],

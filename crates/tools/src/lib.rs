@@ -14,6 +14,7 @@ mod config_arguments;
 mod configs;
 mod console;
 mod consumer_groups;
+mod delete_records;
 mod get_offsets;
 mod install;
 mod options;
@@ -63,6 +64,7 @@ const TOOLS: &[(&str, Main)] = &[
     ("kafka-console-producer", console::producer::main),
     ("kafka-consumer-groups", consumer_groups::main),
     ("kafka-consumer-perf-test", perf::consumer::main),
+    ("kafka-delete-records", delete_records::main),
     ("kafka-e2e-latency", perf::latency::main),
     ("kafka-get-offsets", get_offsets::main),
     ("kafka-producer-perf-test", perf::producer::main),

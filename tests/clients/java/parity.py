@@ -143,6 +143,33 @@ def offsets():
     same("kafka-get-offsets", "--time", "nonsense")
 
 
+def deletions():
+    """The same plan for each one's own topic, whose records are the same."""
+    for name in ("owna", "ownb"):
+        code, _ = theirs("kafka-console-producer", ["--topic", f"{name}.deletions"], "".join(f"record {number}\n" for number in range(10)))
+        require(code == 0, "the records are there")
+    path = os.path.join(WORK, "OWN.json")
+    plans = {
+        "some records": [(0, 4)], "fewer than are gone": [(0, 2)], "all": [(0, -1)], "more than there are": [(0, 1000)], "a partition twice": [(0, 5), (0, 6)],
+    }
+    for what, plan in plans.items():
+        results = []
+        for run, name in ((ours, "owna"), (theirs, "ownb")):
+            entries = ",".join(f'{{"topic": "{name}.deletions", "partition": {partition}, "offset": {offset}}}' for partition, offset in plan)
+            with open(path.replace("OWN", name), "w") as file:
+                file.write(f'{{"version": 1, "partitions": [{entries}]}}')
+            code, text = run("kafka-delete-records", ["--offset-json-file", path.replace("OWN", name)])
+            results.append((code, canonical(text.replace(name, "OWN"))))
+        must(results[0] == results[1], f"kafka-delete-records of {what}", f"{results[0]} instead of {results[1]}")
+    same("kafka-get-offsets", "--topic", "own.*deletions", "--time", "earliest")
+    for text in ("no JSON", "{}", '{"version": 2, "partitions": []}'):
+        with open(path, "w") as file:
+            file.write(text)
+        same("kafka-delete-records", "--offset-json-file", path, sentence=f"kafka-delete-records of a file with {text}")
+    same("kafka-delete-records", "--offset-json-file", path + ".none", sentence="kafka-delete-records of no file")
+    same("kafka-delete-records")
+
+
 def masked(text):
     """What was measured left out, but not how it is written."""
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d:\d{3}", "TIME", text)
@@ -227,6 +254,7 @@ def main():
     consoles()
     offsets()
     groups()
+    deletions()
     loads()
     readers_that_leave()
     same("kafka-broker-api-versions")

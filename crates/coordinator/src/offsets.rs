@@ -209,8 +209,12 @@ impl Group {
                 };
                 if subscribed {
                     result.error_code = ErrorCode::GroupSubscribedToTopic.code();
-                } else if self.offsets.remove(&topic.name, index) {
-                    effects.remove(facts::offset_key(&self.id, &topic.name, index));
+                } else {
+                    if self.offsets.remove(&topic.name, index) {
+                        effects.remove(facts::offset_key(&self.id, &topic.name, index));
+                    }
+                    // What a transaction has pending goes as well; its commit does not bring it back.
+                    self.offsets.forget_pending(&self.id, &topic.name, index, effects);
                 }
                 answered.partitions.push(result);
             }

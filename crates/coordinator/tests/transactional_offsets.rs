@@ -4,11 +4,14 @@ mod support;
 
 use milena_coordinator::Reply;
 use milena_protocol::ErrorCode;
-use milena_protocol::messages::TxnOffsetCommitRequest;
+use milena_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use milena_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
 use milena_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
+use milena_protocol::messages::{OffsetDeleteRequest, TxnOffsetCommitRequest};
 use support::{Joiner, Shard, text};
 
 const NOBODY: (&str, i32) = ("", -1);
@@ -48,6 +51,29 @@ fn give(shard: &mut Shard, producer_id: i64, (member, generation): (&str, i32), 
 fn end(shard: &mut Shard, producer_id: i64, commit: bool) {
     let effects = shard.groups.end_transaction(producer_id, commit);
     shard.apply(effects);
+}
+
+/// Deletes the offset of partition 0 of `t` in group `g`.
+fn delete(shard: &mut Shard) {
+    let ticket = shard.ticket();
+    let request = OffsetDeleteRequest {
+        group_id: text("g"),
+        topics: vec![OffsetDeleteRequestTopic {
+            name: text("t"),
+            partitions: vec![OffsetDeleteRequestPartition::default()],
+            ..OffsetDeleteRequestTopic::default()
+        }],
+        ..OffsetDeleteRequest::default()
+    };
+    let effects = shard.groups.delete_offsets(ticket, &request);
+    shard.apply(effects);
+    match shard.reply(ticket) {
+        Some(Reply::OffsetDelete(response)) => {
+            assert_eq!(response.error_code, 0);
+            assert_eq!(response.topics[0].partitions[0].error_code, 0);
+        }
+        other => panic!("not an OffsetDelete reply: {other:?}"),
+    }
 }
 
 fn fetch_stable(shard: &Shard) -> Result<i64, ErrorCode> {
@@ -99,6 +125,26 @@ fn a_plain_commit_wins_over_what_was_pending_before_it() {
     assert_eq!(shard.commit("g", "", -1, "t", 9), ErrorCode::None);
     end(&mut shard, 1, true);
     assert_eq!(shard.committed("g", "t"), 9, "within the same millisecond too");
+}
+
+#[test]
+fn an_offset_that_is_deleted_does_not_come_back_with_the_transactions_that_had_it_pending() {
+    for is_committed in [false, true] {
+        let mut shard = Shard::new();
+        if is_committed {
+            shard.commit("g", "", -1, "t", 3);
+        }
+        give(&mut shard, 1, NOBODY, 5);
+        give(&mut shard, 2, NOBODY, 6);
+        delete(&mut shard);
+        assert!(shard.facts.is_empty(), "{:?}", shard.facts);
+        assert_eq!(fetch_stable(&shard), Ok(-1));
+        give(&mut shard, 2, NOBODY, 8);
+        end(&mut shard, 1, true);
+        assert_eq!(shard.committed("g", "t"), -1);
+        end(&mut shard, 2, true);
+        assert_eq!(shard.committed("g", "t"), 8, "what came after it counts");
+    }
 }
 
 #[test]

@@ -33,6 +33,15 @@ async fn end(broker: Arc<Broker>, task: EndTransaction) {
     tokio::pin!(stopped);
     let mut pause = FIRST_PAUSE;
     while let Err(error) = try_end(&broker, &task).await {
+        if error == ErrorCode::TransactionCoordinatorFenced {
+            // As in Kafka, it is not complete by that: it stays decided, and the next load gives it again.
+            tracing::warn!(
+                transactional_id = %task.transactional_id, coordinator_epoch = task.coordinator_epoch,
+                "the end of a transaction is left to another coordinator: a partition has a marker of its \
+                 producer with a later coordinator epoch"
+            );
+            return;
+        }
         tracing::warn!(
             transactional_id = %task.transactional_id, error = error.name(),
             "a transaction cannot be ended now; it is tried again"
@@ -75,7 +84,7 @@ async fn try_end(broker: &Arc<Broker>, task: &EndTransaction) -> Result<(), Erro
     for marker in markers {
         match marker.await {
             // Somebody went on with the producer, or the marker is there: nothing is open here.
-            Ok(()) | Err(ErrorCode::InvalidProducerEpoch | ErrorCode::TransactionCoordinatorFenced) => {}
+            Ok(()) | Err(ErrorCode::InvalidProducerEpoch) => {}
             Err(ErrorCode::UnknownTopicOrPartition) => {}
             Err(error) => return Err(error),
         }

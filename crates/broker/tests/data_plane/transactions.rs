@@ -5,6 +5,7 @@ use milena_protocol::messages::add_offsets_to_txn_request::AddOffsetsToTxnReques
 use milena_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic,
 };
+use milena_protocol::messages::describe_producers_request::{DescribeProducersRequest, TopicRequest};
 use milena_protocol::messages::describe_transactions_request::DescribeTransactionsRequest;
 use milena_protocol::messages::end_txn_request::EndTxnRequest;
 use milena_protocol::messages::fetch_request::{FetchPartition, FetchRequest, FetchTopic};
@@ -134,15 +135,19 @@ impl Producer {
         assert_eq!(self.try_end(committed).await, ErrorCode::None);
     }
 
+    async fn state(&mut self) -> String {
+        let request = DescribeTransactionsRequest {
+            transactional_ids: vec![text("tx")],
+            ..DescribeTransactionsRequest::default()
+        };
+        let response = self.client.call(&request, 0).await;
+        response.transaction_states[0].transaction_state.to_string()
+    }
+
     /// Waits until every partition knows how the transaction ended.
     async fn ended(&mut self) -> String {
         loop {
-            let request = DescribeTransactionsRequest {
-                transactional_ids: vec![text("tx")],
-                ..DescribeTransactionsRequest::default()
-            };
-            let response = self.client.call(&request, 0).await;
-            let state = response.transaction_states[0].transaction_state.to_string();
+            let state = self.state().await;
             if !state.starts_with("Prepare") {
                 return state;
             }
@@ -197,6 +202,20 @@ async fn init(client: &mut Client) -> (i64, i16) {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Of the coordinator that wrote the last marker to partition 0 of `t`.
+async fn coordinator_epoch(client: &mut Client) -> i32 {
+    let request = DescribeProducersRequest {
+        topics: vec![TopicRequest {
+            name: text("t"),
+            partition_indexes: vec![0],
+            ..TopicRequest::default()
+        }],
+        ..DescribeProducersRequest::default()
+    };
+    let response = client.call(&request, 0).await;
+    response.topics[0].partitions[0].active_producers[0].coordinator_epoch
 }
 
 async fn fetch(client: &mut Client, committed: bool, from: i64) -> PartitionData {
@@ -511,4 +530,44 @@ async fn a_hanging_transaction_can_be_ended_by_hand() {
     assert_eq!(error(results[0].error_code), ErrorCode::None);
     assert_eq!(error(results[1].error_code), ErrorCode::UnknownTopicOrPartition);
     assert_eq!(fetch(&mut admin, true, 0).await.last_stable_offset, 2);
+}
+
+/// What a coordinator may not end stays decided, until one may.
+#[tokio::test]
+async fn a_transaction_whose_marker_is_refused_as_an_old_coordinators_is_not_complete() {
+    let mut broker = TestBroker::start().await;
+    broker.topic("t", 1).await;
+    let mut producer = Producer::start(&broker, false).await;
+    producer.send("t", "a").await;
+    producer.end(true).await;
+    producer.ended().await;
+    let mut admin = broker.connect().await;
+    let marker = WriteTxnMarkersRequest {
+        markers: vec![WritableTxnMarker {
+            producer_id: producer.id,
+            producer_epoch: producer.epoch,
+            transaction_result: false,
+            coordinator_epoch: coordinator_epoch(&mut admin).await + 3,
+            topics: vec![WritableTxnMarkerTopic {
+                name: text("t"),
+                partition_indexes: vec![0],
+                ..WritableTxnMarkerTopic::default()
+            }],
+            ..WritableTxnMarker::default()
+        }],
+        ..WriteTxnMarkersRequest::default()
+    };
+    let response = admin.call(&marker, 1).await;
+    assert_eq!(response.markers[0].topics[0].partitions[0].error_code, 0);
+    producer.send("t", "b").await;
+    producer.end(true).await;
+    // Every start takes a later coordinator epoch.
+    for _ in 0..4 {
+        producer.state().await;
+        broker.restart().await;
+        producer.client = broker.connect().await;
+    }
+    assert_eq!(producer.ended().await, "CompleteCommit");
+    let mut reader = broker.connect().await;
+    assert_eq!(values(&fetch(&mut reader, true, 0).await), ["a", "b"]);
 }

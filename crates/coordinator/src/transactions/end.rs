@@ -70,6 +70,12 @@ impl Transactions {
             transaction.decide(request)?
         };
         if let Decision::Again = decision {
+            if bumps_epoch && transaction.producer_epoch == i16::MAX {
+                // It timed out in its last epoch but one. The last is given to nobody.
+                transaction.rotate(fresh_producer_id);
+                self.note(id, None, effects);
+                return Ok((fresh_producer_id, 0));
+            }
             return Ok((transaction.producer_id, transaction.producer_epoch));
         }
         let before_ms = transaction.times_out_ms();
@@ -154,8 +160,11 @@ impl Transaction {
     /// decision has bumped it.
     fn decide_with_epoch_bump(&self, request: &EndTxnRequest) -> Result<Decision, ErrorCode> {
         let (id, epoch) = (request.producer_id, request.producer_epoch);
-        let has_rotated =
-            self.previous_producer_id == id && epoch == i16::MAX - 1 && self.producer_epoch == 0;
+        // A transaction of a client that keeps its epoch says nothing of the one before.
+        let has_rotated = self.bumps_epoch()
+            && self.previous_producer_id == id
+            && epoch == i16::MAX - 1
+            && self.producer_epoch == 0;
         let is_again = has_rotated
             || self.bumps_epoch()
                 && self.producer_id == id
@@ -223,9 +232,8 @@ impl Transaction {
         };
         self.partitions.clear();
         if self.next_producer_id != NO_PRODUCER_ID {
-            self.previous_producer_id = self.producer_id;
-            self.producer_id = std::mem::replace(&mut self.next_producer_id, NO_PRODUCER_ID);
-            self.producer_epoch = 0;
+            let next = std::mem::replace(&mut self.next_producer_id, NO_PRODUCER_ID);
+            self.rotate(next);
         }
         self.updated_ms = now_ms;
     }

@@ -105,12 +105,13 @@ impl Transaction {
     /// Gives a new epoch, or a new id where epochs are used up.
     fn take_over(&mut self, expected_epoch: Option<i16>, fresh_producer_id: i64) -> Result<(), ErrorCode> {
         let current = self.producer_epoch;
-        let goes_on = expected_epoch.is_none_or(|expected| expected == current);
+        let goes_on = expected_epoch.is_none_or(|expected| {
+            // The very last epoch fenced it: that is given to nobody.
+            expected == current || (current == i16::MAX && expected == self.last_producer_epoch)
+        });
         if Self::is_epoch_exhausted(current) && goes_on {
-            self.previous_producer_id = self.producer_id;
-            self.producer_id = fresh_producer_id;
-            self.producer_epoch = 0;
-            self.last_producer_epoch = expected_epoch.map_or(NO_EPOCH, |_| current);
+            self.rotate(fresh_producer_id);
+            self.last_producer_epoch = expected_epoch.unwrap_or(NO_EPOCH);
             return Ok(());
         }
         match expected_epoch {

@@ -338,6 +338,57 @@ fn a_producer_without_epochs_left_gets_a_new_id() {
     assert!(third.0 != next.0 && third.1 == 0);
 }
 
+/// A producer whose open transaction timed out in its last epoch but one: the last one has fenced it.
+fn timed_out_without_epochs() -> (Shard, (i64, i16)) {
+    let mut shard = Shard::new();
+    let (producer_id, _) = shard.init().unwrap();
+    let id = Str::from("tx");
+    shard.machine.transactions.get_mut(&id).unwrap().producer_epoch = i16::MAX - 1;
+    let last = (producer_id, i16::MAX - 1);
+    assert_eq!(shard.add(last, 0), ErrorCode::None);
+    shard.now_ms += 1_000_000;
+    shard.tick();
+    shard.finish();
+    assert_eq!(shard.machine.describe(&id).producer_epoch, i16::MAX);
+    (shard, last)
+}
+
+#[test]
+fn the_last_epoch_is_given_to_nobody_who_goes_on_after_a_timeout() {
+    let (mut shard, last) = timed_out_without_epochs();
+    let next = shard.init_as("tx", last, 60_000).unwrap();
+    assert_ne!(next.0, last.0);
+    assert_eq!(next.1, 0);
+    assert_eq!(shard.init_as("tx", last, 60_000), Ok(next), "asked again");
+}
+
+#[test]
+fn the_last_epoch_is_given_to_nobody_who_aborts_after_a_timeout() {
+    let (mut shard, last) = timed_out_without_epochs();
+    let next = shard.end(NEW, last, false).unwrap();
+    assert_ne!(next.0, last.0);
+    assert_eq!(next.1, 0);
+    assert_eq!(shard.end(NEW, last, false), Ok(next), "asked again");
+}
+
+#[test]
+fn a_producer_without_epochs_is_not_given_the_transaction_of_the_old_client_that_took_over() {
+    let mut shard = Shard::new();
+    let (producer_id, _) = shard.init().unwrap();
+    let id = Str::from("tx");
+    shard.machine.transactions.get_mut(&id).unwrap().producer_epoch = i16::MAX - 1;
+    let zombie = (producer_id, i16::MAX - 1);
+    let newer = shard.init().unwrap();
+    assert_eq!(newer.1, 0);
+    assert_eq!(shard.add_with(newer, 0, false, false), ErrorCode::None);
+    shard.end(OLD, newer, true).unwrap();
+    shard.finish();
+    assert_eq!(
+        shard.end(NEW, zombie, true),
+        Err(ErrorCode::InvalidProducerIdMapping)
+    );
+}
+
 #[test]
 fn only_partitions_of_the_open_transaction_are_verified() {
     let mut shard = Shard::new();

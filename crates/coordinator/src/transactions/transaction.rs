@@ -109,6 +109,12 @@ impl Transaction {
         epoch >= i16::MAX - 1
     }
 
+    /// Goes on with another producer id, as this one's epochs are used up.
+    pub(super) fn rotate(&mut self, producer_id: i64) {
+        self.previous_producer_id = std::mem::replace(&mut self.producer_id, producer_id);
+        self.producer_epoch = 0;
+    }
+
     pub(super) fn bumps_epoch(&self) -> bool {
         self.client_version >= EPOCH_BUMP_VERSION
     }

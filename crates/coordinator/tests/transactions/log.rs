@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::world::Mutant;
+use super::mutant::Mutant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
@@ -23,6 +23,7 @@ pub(crate) enum Refusal {
 pub(crate) struct Log {
     pub(crate) entries: Vec<Entry>,
     epochs: BTreeMap<i64, i16>,
+    coordinator_epochs: BTreeMap<i64, i32>,
     /// By producer, the last sequence of the present epoch.
     sequences: BTreeMap<i64, i32>,
     /// First offset of each open transaction.
@@ -86,10 +87,22 @@ impl Log {
         Ok(true)
     }
 
-    pub(crate) fn end(&mut self, (producer_id, epoch): (i64, i16), commit: bool) {
+    /// False if the marker is a former coordinator's.
+    pub(crate) fn end(
+        &mut self,
+        mutant: Mutant,
+        (producer_id, epoch): (i64, i16),
+        coordinator_epoch: i32,
+        commit: bool,
+    ) -> bool {
         if epoch < *self.epochs.get(&producer_id).unwrap_or(&-1) {
-            return;
+            return true;
         }
+        let known = self.coordinator_epochs.entry(producer_id).or_insert(-1);
+        if coordinator_epoch < *known && mutant != Mutant::StaleMarkers {
+            return false;
+        }
+        *known = coordinator_epoch;
         if self.epochs.insert(producer_id, epoch) != Some(epoch) {
             self.sequences.remove(&producer_id);
         }
@@ -100,6 +113,7 @@ impl Log {
             self.aborted.push((producer_id, first, self.entries.len()));
         }
         self.entries.push(Entry::Marker { producer_id, commit });
+        true
     }
 
     pub(crate) fn last_stable(&self, mutant: Mutant) -> usize {

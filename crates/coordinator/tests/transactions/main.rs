@@ -11,7 +11,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod check;
+mod group;
 mod log;
+mod mutant;
 mod producer;
 #[path = "../simulation/random.rs"]
 mod random;
@@ -19,9 +21,10 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use world::{Mutant, World};
+use mutant::Mutant;
+use world::World;
 
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 1_000;
 const SEEDS_TO_FIND_A_MUTANT: u64 = 1_000;
 
 fn from_environment(name: &str) -> Option<u64> {

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A change that is about to be made.
 #[derive(Debug, Clone, Copy)]
@@ -194,16 +194,28 @@ impl DiskFile {
     }
 }
 
-/// The folder of one partition.
+/// The folder of one partition. It gets another name when its replica has moved to it, and one more when
+/// that moves away again.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
+    renamed: [OnceLock<PathBuf>; 2],
     pub(crate) disk: Disk,
 }
 
 impl Folder {
     pub(crate) fn new(path: PathBuf, disk: Disk) -> Arc<Self> {
-        Arc::new(Self { path, disk })
+        let renamed = Default::default();
+        Arc::new(Self { path, renamed, disk })
+    }
+
+    /// Gives the folder another name. Its files are found there from then on.
+    pub(crate) fn rename(&self, to: PathBuf) -> io::Result<()> {
+        let free = self.renamed.iter().find(|name| name.get().is_none());
+        let free = free.ok_or_else(|| io::Error::other("the folder was renamed before"))?;
+        self.disk.rename(self, &to)?;
+        free.set(to)
+            .map_err(|_| io::Error::other("two rename the folder at once"))
     }
 }
 
@@ -211,6 +223,7 @@ impl Deref for Folder {
     type Target = Path;
 
     fn deref(&self) -> &Path {
-        &self.path
+        let newest = self.renamed.iter().rev().find_map(OnceLock::get);
+        newest.unwrap_or(&self.path)
     }
 }

@@ -27,6 +27,10 @@ pub(crate) const CLEANED: [&str; 4] = [
 pub(crate) const SWAP: [&str; 4] = ["log.swap", "index.swap", "timeindex.swap", "txnindex.swap"];
 pub(crate) const DELETED_FOLDER_SUFFIX: &str = "-delete";
 pub(crate) const STRAY_FOLDER_SUFFIX: &str = "-stray";
+/// A replica that is being filled in another log directory.
+pub(crate) const FUTURE_FOLDER_SUFFIX: &str = "-future";
+/// A file beside a replica that moved to its directory, as long as another one may be left elsewhere.
+pub(crate) const MOVED_SUFFIX: &str = "-moved";
 const PARTITION_METADATA: &str = "partition.metadata";
 const MOST_NAME_BYTES: usize = 255;
 
@@ -65,6 +69,19 @@ pub(crate) fn renamed_folder(topic: &str, partition: i32, unique: &str, suffix: 
         length -= 1;
     }
     format!("{}{tail}", &topic[..length])
+}
+
+/// What a name of [`renamed_folder`] with this suffix is made of, if it was not cut: `<topic>-<partition>`
+/// and the id.
+pub(crate) fn parse_renamed<'a>(name: &'a str, suffix: &str) -> Option<(&'a str, &'a str)> {
+    let (folder, unique) = name.strip_suffix(suffix)?.rsplit_once('.')?;
+    topic_partition(folder).map(|_| (folder, unique))
+}
+
+/// 32 hexadecimal digits that nobody else has.
+pub(crate) fn unique() -> io::Result<String> {
+    let id = random_uuid()?;
+    Ok(id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A file's text, or `None` if there is no such file.
@@ -147,6 +164,18 @@ mod tests {
         assert_eq!(parse("a-x"), None);
         assert_eq!(parse("t-1.abc-delete"), None);
         assert_eq!(parse("t-1.abc-stray"), None);
+    }
+
+    #[test]
+    fn the_name_of_a_future_replica_tells_its_partition() {
+        let name = renamed_folder("a.b-c", 7, "00ff", FUTURE_FOLDER_SUFFIX);
+        assert_eq!(name, "a.b-c-7.00ff-future");
+        assert_eq!(
+            parse_renamed(&name, FUTURE_FOLDER_SUFFIX),
+            Some(("a.b-c-7", "00ff"))
+        );
+        assert_eq!(parse_renamed(&name, MOVED_SUFFIX), None);
+        assert_eq!(topic_partition(&name), None);
     }
 
     #[test]

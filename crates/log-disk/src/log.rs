@@ -10,9 +10,8 @@ use std::io;
 use std::sync::{Arc, Mutex, Weak};
 
 use milena_log::{
-    ActiveProducer, Append, Appended, BoxFuture, Durability, EndTransaction, EpochEndOffset, LeaderEpochs,
-    LogConfig, LogError, PartitionId, PartitionLog, Producers, Read, ReadBound, ReadResult,
-    StartVerification, TimestampedOffset, VerificationGuard, WatermarkObserver, Watermarks,
+    ActiveProducer, Durability, EpochEndOffset, LeaderEpochs, LogConfig, LogError, PartitionId, Producers,
+    ReadBound, StartVerification, VerificationGuard, WatermarkObserver, Watermarks,
 };
 
 use crate::cleaner::Progress;
@@ -26,8 +25,10 @@ use crate::{files, snapshot};
 
 mod append;
 mod read;
+mod relocate;
 
 use read::{Position, Recent};
+pub(crate) use relocate::{Destination, Frozen, View};
 
 /// A log of which more than this waits is synced in its own place.
 const MOST_JOURNALED_BYTES: u32 = 32 * 1024;
@@ -70,6 +71,8 @@ pub(crate) struct State {
     pub(crate) recovery_point: i64,
     /// The log waits for its commit.
     queued: bool,
+    /// The log is about to move: nothing is committed until it has.
+    frozen: bool,
     /// Whether the folder's own name and topic have reached the disk.
     named: bool,
     pub(crate) last_flush_ms: i64,
@@ -144,10 +147,6 @@ pub(crate) enum Synced {
 
 pub(crate) fn storage(error: &io::Error) -> LogError {
     LogError::Storage(error.to_string())
-}
-
-fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
-    Box::pin(std::future::ready(value))
 }
 
 impl State {
@@ -310,6 +309,7 @@ impl DiskLog {
             durable_end,
             recovery_point: recovery_point.min(log_end),
             queued: false,
+            frozen: false,
             named: false,
             last_flush_ms: now_ms,
             now_ms,
@@ -351,7 +351,7 @@ impl DiskLog {
     pub(crate) fn begin_commit(&self) -> Option<Pending> {
         let mut state = lock(&self.state);
         state.queued = false;
-        if state.closed.is_some() {
+        if state.closed.is_some() || state.frozen {
             return None;
         }
         let unsynced = state.unsynced();
@@ -449,6 +449,12 @@ impl DiskLog {
         lock(&self.state).config.file_delete_delay_ms
     }
 
+    /// The latest time that somebody told, and `file.delete.delay.ms`.
+    pub(crate) fn deletion_delay(&self) -> (i64, i64) {
+        let state = lock(&self.state);
+        (state.now_ms, state.config.file_delete_delay_ms)
+    }
+
     /// Whether anything was appended, or had to be recovered, in this run.
     pub(crate) fn is_changed(&self) -> bool {
         lock(&self.state).changed
@@ -507,72 +513,35 @@ pub(crate) fn bound_of(watermarks: &Watermarks, bound: ReadBound) -> i64 {
     }
 }
 
-impl PartitionLog for DiskLog {
-    fn append(&self, append: Append) -> BoxFuture<'static, Result<Appended, LogError>> {
-        let appended = self.append_now(&append);
-        if let Ok((_, Some(watermarks))) = &appended {
-            self.observer.advanced(*watermarks);
-        }
-        ready(appended.map(|(appended, _)| appended))
-    }
-
-    fn start_verification(&self, start: StartVerification) -> Result<Option<VerificationGuard>, LogError> {
+impl DiskLog {
+    pub(crate) fn start_verification(
+        &self,
+        start: &StartVerification,
+    ) -> Result<Option<VerificationGuard>, LogError> {
         self.online()?;
         let mut state = lock(&self.state);
         state.open()?;
-        state.producers.start_verification(&start)
+        state.producers.start_verification(start)
     }
 
-    fn end_transaction(&self, end: EndTransaction) -> BoxFuture<'static, Result<Appended, LogError>> {
-        let ended = self.end_transaction_now(&end);
-        if let Ok((_, Some(watermarks))) = &ended {
-            self.observer.advanced(*watermarks);
-        }
-        ready(ended.map(|(appended, _)| appended))
-    }
-
-    fn read(&self, read: Read) -> BoxFuture<'static, Result<ReadResult, LogError>> {
-        ready(self.read_now(read))
-    }
-
-    fn watermarks(&self) -> Watermarks {
+    pub(crate) fn watermarks(&self) -> Watermarks {
         lock(&self.state).watermarks()
     }
 
-    fn offset_for_timestamp(
-        &self,
-        timestamp_ms: i64,
-        bound: ReadBound,
-    ) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>> {
-        ready(self.offset_for_timestamp_now(timestamp_ms, bound))
-    }
-
-    fn max_timestamp(&self) -> BoxFuture<'static, Result<Option<TimestampedOffset>, LogError>> {
-        ready(self.max_timestamp_now())
-    }
-
-    fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<EpochEndOffset> {
+    pub(crate) fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<EpochEndOffset> {
         let state = lock(&self.state);
         state.epochs.end_offset(leader_epoch, state.log_end)
     }
 
-    fn epoch_for_offset(&self, offset: i64) -> Option<i32> {
+    pub(crate) fn epoch_for_offset(&self, offset: i64) -> Option<i32> {
         lock(&self.state).epochs.epoch_for(offset)
     }
 
-    fn delete_records(&self, before_offset: i64) -> BoxFuture<'static, Result<i64, LogError>> {
-        let deleted = self.delete_records_now(before_offset);
-        if let Ok((_, Some(watermarks))) = &deleted {
-            self.observer.advanced(*watermarks);
-        }
-        ready(deleted.map(|(log_start, _)| log_start))
-    }
-
-    fn producers(&self) -> Vec<ActiveProducer> {
+    pub(crate) fn producers(&self) -> Vec<ActiveProducer> {
         lock(&self.state).producers.active()
     }
 
-    fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         lock(&self.state)
             .segments
             .iter()
@@ -580,16 +549,20 @@ impl PartitionLog for DiskLog {
             .sum()
     }
 
-    fn update_config(&self, config: LogConfig) {
+    /// Gives the watermarks, of which readers may see more now.
+    pub(crate) fn update_config(&self, config: Arc<LogConfig>) -> Watermarks {
         let mut state = lock(&self.state);
-        state.config = Arc::new(config);
+        state.config = config;
         state.run_ahead();
-        let watermarks = state.watermarks();
-        drop(state);
-        self.observer.advanced(watermarks);
+        state.watermarks()
     }
 
-    fn check(&self) -> Result<(), LogError> {
+    /// Whether it was neither deleted nor closed, and did not move away.
+    pub(crate) fn is_open(&self) -> bool {
+        lock(&self.state).closed.is_none()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), LogError> {
         self.online()?;
         lock(&self.state).open()
     }

@@ -461,6 +461,15 @@ impl Segment {
         self.aborted.flush()
     }
 
+    /// Removes the segment's files.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        self.close();
+        files::SEGMENT.iter().try_for_each(|extension| {
+            let path = files::segment_file(&self.folder, self.base_offset, extension);
+            self.folder.disk.remove(&path)
+        })
+    }
+
     /// Renames the segment's files to `.deleted`, and gives the new names.
     pub(crate) fn retire(&self) -> io::Result<Vec<PathBuf>> {
         // A reader that still holds the segment reads on from the open files.

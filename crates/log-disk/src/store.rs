@@ -1,14 +1,14 @@
 //! All partitions below the log directories.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use milena_log::{
-    BoxFuture, CleanerConfig, LogConfig, LogDir, LogError, LogStore, PartitionId, PartitionLog,
-    WatermarkObserver,
+    BoxFuture, CleanerConfig, LogConfig, LogDir, LogError, LogStore, MoveConfig, PartitionId, PartitionLog,
+    StoredReplica, WatermarkObserver,
 };
 
 use crate::cleaner::{CleanMode, Cleaner};
@@ -17,6 +17,8 @@ use crate::directory::{Directory, lock};
 use crate::disk::{Disk, Watch};
 use crate::files;
 use crate::log::{DiskLog, storage, unless_full};
+use crate::moving::{self, Move, MoveMode, Mover, Resumable};
+use crate::replica::Replica;
 
 /// More logs than this are made durable by one sync of the file system when they are closed: a sync
 /// of each of their files would take minutes.
@@ -24,6 +26,9 @@ const MOST_SYNCED_ONE_BY_ONE: usize = 100;
 
 /// Retention looks at the logs this long after the start, or sooner if its interval is shorter.
 const FIRST_RETENTION_CHECK_MS: i64 = 30_000;
+
+/// Partitions that do not exist and are to be created in a certain directory; more are not remembered.
+const MOST_PREFERENCES: usize = 10_000;
 
 /// What the engine is told once.
 #[derive(Debug, Clone)]
@@ -40,6 +45,9 @@ pub struct DiskOptions {
     /// `log.cleaner.*`
     pub cleaner: CleanerConfig,
     pub clean: CleanMode,
+    /// How replicas move between directories.
+    pub moves: MoveConfig,
+    pub moving: MoveMode,
     /// Sees every change of a file before it is made. For tests.
     pub watch: Option<Arc<dyn Watch>>,
 }
@@ -56,6 +64,8 @@ impl DiskOptions {
             journal_bytes: 8 * 1024 * 1024,
             cleaner: CleanerConfig::default(),
             clean: CleanMode::Threads,
+            moves: MoveConfig::default(),
+            moving: MoveMode::Threads,
             watch: None,
         }
     }
@@ -66,6 +76,7 @@ impl DiskOptions {
 pub struct DiskLogStore {
     shared: Arc<Shared>,
     cleaner: Cleaner,
+    mover: Mover,
     _threads: Vec<CommitThread>,
 }
 
@@ -79,9 +90,13 @@ struct Shared {
     /// When retention looks at the logs next.
     next_retention_ms: AtomicI64,
     /// Ordered, so that the same run makes the same changes.
-    logs: Mutex<BTreeMap<PartitionId, Arc<DiskLog>>>,
-    /// Held while a log is opened: two logs must never write to one folder.
-    opening: Mutex<()>,
+    logs: Mutex<BTreeMap<PartitionId, Arc<Replica>>>,
+    /// Held while folders are opened, renamed or removed: two logs must never write to one.
+    placing: Arc<Mutex<()>>,
+    /// Moves that the last run did not finish.
+    resumable: Mutex<Resumable>,
+    /// The directories in which partitions are created that do not exist, as somebody asked for.
+    preferred: Mutex<HashMap<String, usize>>,
     /// The latest time that somebody told, for work that brings none.
     now_ms: AtomicI64,
 }
@@ -105,6 +120,8 @@ impl DiskLogStore {
         if directories.is_empty() {
             return Err(LogError::Storage("log.dirs names no directory".into()));
         }
+        let resumable = moving::settle(&directories).map_err(|error| storage(&error))?;
+        let mover = Mover::new(options.moving, options.moves, directories.len());
         let committers: Vec<Arc<Committer>> = directories
             .iter()
             .map(|directory| Arc::new(Committer::new(directory, options.journal_bytes)))
@@ -127,15 +144,18 @@ impl DiskLogStore {
                     .saturating_add(options.retention_check_interval_ms.min(FIRST_RETENTION_CHECK_MS)),
             ),
             logs: Mutex::new(BTreeMap::new()),
-            opening: Mutex::new(()),
+            placing: Arc::default(),
+            resumable: Mutex::new(resumable),
+            preferred: Mutex::default(),
             now_ms: AtomicI64::new(options.now_ms),
         });
         let open = Arc::clone(&shared);
-        let logs = Arc::new(move || lock(&open.logs).values().cloned().collect());
+        let logs = Arc::new(move || open.current());
         let cleaner = Cleaner::new(options.clean, options.cleaner, options.now_ms, logs);
         Ok(Self {
             _threads: threads.map_err(|error| storage(&error))?,
             cleaner,
+            mover,
             shared,
         })
     }
@@ -144,6 +164,12 @@ impl DiskLogStore {
     /// rounds that it took.
     pub fn clean(&self, now_ms: i64) -> usize {
         self.cleaner.clean_now(now_ms)
+    }
+
+    /// Does a piece of work for each replica that moves, with [`MoveMode::Manual`]: copies about `most` bytes, or
+    /// finishes the move. Gives how many are left.
+    pub fn step_moves(&self, most: usize) -> usize {
+        self.mover.step(most)
     }
 
     /// Makes durable what waits for it, with [`CommitMode::Manual`].
@@ -168,12 +194,27 @@ impl Shared {
     fn directory_for(&self, id: &PartitionId) -> io::Result<(&Arc<Directory>, &Arc<Committer>)> {
         let folder = id.to_string();
         let both = || self.directories.iter().zip(&self.committers);
-        if let Some(holder) = both().find(|(directory, _)| directory.path.join(&folder).is_dir()) {
-            return Ok(holder);
+        let holders: Vec<_> = both()
+            .filter(|(directory, _)| directory.path.join(&folder).is_dir())
+            .collect();
+        // One of that name may be another's, or what a power cut left of one that was hardly made.
+        for holder in holders.iter().filter(|_| holders.len() > 1) {
+            if files::read_partition_metadata(&holder.0.path.join(&folder))? == Some(id.topic_id) {
+                return Ok(*holder);
+            }
         }
-        let logs = lock(&self.logs);
+        if let Some(holder) = holders.first() {
+            return Ok(*holder);
+        }
+        let preferred = lock(&self.preferred).remove(&folder);
+        if let Some(preferred) = preferred.and_then(|at| both().nth(at))
+            && preferred.0.failure().is_none()
+        {
+            return Ok(preferred);
+        }
+        let logs = self.current();
         let count = |directory: &Directory| {
-            logs.values()
+            logs.iter()
                 .filter(|log| log.directory.path == directory.path)
                 .count()
         };
@@ -194,8 +235,8 @@ impl Shared {
         id: PartitionId,
         config: LogConfig,
         observer: Arc<dyn WatermarkObserver>,
-    ) -> io::Result<Arc<DiskLog>> {
-        let _one_at_a_time = lock(&self.opening);
+    ) -> io::Result<(Arc<Replica>, Option<Move>)> {
+        let _placing = lock(&self.placing);
         if lock(&self.logs).contains_key(&id) {
             return Err(io::Error::other(format!("{id} is open already")));
         }
@@ -223,8 +264,83 @@ impl Shared {
         }
         let now_ms = self.now_ms.load(Ordering::Relaxed);
         let log = DiskLog::open(id.clone(), directory, config, now_ms, observer, committer)?;
-        lock(&self.logs).insert(id, Arc::clone(&log));
-        Ok(log)
+        let replica = Replica::new(log);
+        lock(&self.logs).insert(id.clone(), Arc::clone(&replica));
+        let resumed = match lock(&self.resumable).remove(&(id.to_string(), id.topic_id)) {
+            None => None,
+            Some(to) => self.begin_move(&replica, to).unwrap_or_else(|error| {
+                tracing::error!(log = %id, %error, "the replica stays where it is: its move cannot begin again");
+                None
+            }),
+        };
+        Ok((replica, resumed))
+    }
+
+    /// The logs that are open now.
+    fn current(&self) -> Vec<Arc<DiskLog>> {
+        let logs = lock(&self.logs);
+        logs.values().map(|replica| replica.current()).collect()
+    }
+
+    /// Begins a move to the directory with this index. The caller holds the lock of the folders.
+    fn begin_move(&self, replica: &Arc<Replica>, to: usize) -> io::Result<Option<Move>> {
+        // As in Kafka. A replica may be left in it that only a marker tells from the one that counts.
+        if let Some(offline) = self
+            .directories
+            .iter()
+            .find(|directory| directory.failure().is_some())
+        {
+            return Err(io::Error::other(format!(
+                "no replica is moved while the log directory {} is offline",
+                offline.path.display()
+            )));
+        }
+        let (Some(directory), Some(committer)) = (self.directories.get(to), self.committers.get(to)) else {
+            return Ok(None);
+        };
+        let log = replica.current();
+        if log.directory.path != directory.path && directory.path.join(&log.folder).is_dir() {
+            // Another topic's, or what a power cut left of one that was hardly made.
+            self.set_folder_aside(directory, &log.id)?;
+        }
+        moving::begin(replica, directory, committer, &self.placing)
+    }
+
+    /// The index of the directory, which must be online.
+    fn find_log_dir(&self, log_dir: &str) -> Result<usize, LogError> {
+        let mut directories = self.directories.iter();
+        let at = directories
+            .position(|directory| absolute(directory).as_os_str() == log_dir)
+            .ok_or_else(|| LogError::LogDirNotFound(log_dir.to_owned()))?;
+        match self.directories[at].failure() {
+            Some(why) => Err(LogError::Storage(why.to_owned())),
+            None => Ok(at),
+        }
+    }
+
+    fn move_to(&self, id: &PartitionId, log_dir: &str) -> Result<Option<Move>, LogError> {
+        let to = self.find_log_dir(log_dir)?;
+        let _placing = lock(&self.placing);
+        let replica = lock(&self.logs).get(id).cloned().ok_or(LogError::Deleted)?;
+        replica.check()?;
+        self.begin_move(&replica, to).map_err(|error| storage(&error))
+    }
+
+    fn prefer(&self, topic: &str, partition: i32, log_dir: &str) -> Result<(), LogError> {
+        let at = self.find_log_dir(log_dir)?;
+        let mut preferred = lock(&self.preferred);
+        let folder = format!("{topic}-{partition}");
+        if preferred.len() < MOST_PREFERENCES || preferred.contains_key(&folder) {
+            preferred.insert(folder, at);
+        } else {
+            tracing::warn!(
+                topic,
+                partition,
+                log_dir,
+                "not remembered: {MOST_PREFERENCES} partitions that do not exist are to be created in certain directories"
+            );
+        }
+        Ok(())
     }
 
     /// Renames the folder, after which it counts as gone; gives its new path, if it was there.
@@ -235,11 +351,7 @@ impl Shared {
         suffix: &str,
     ) -> io::Result<Option<PathBuf>> {
         let folder = id.to_string();
-        let unique = files::random_uuid()?
-            .as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>();
+        let unique = files::unique()?;
         // Before its name is free, if there is room; else before the name is taken again.
         unless_full(directory.forget(&folder))?;
         let renamed = directory
@@ -269,19 +381,26 @@ impl Shared {
         Ok(())
     }
 
+    /// Ends the partition's log, and its move. The caller holds the lock of the folders.
+    fn take_away(&self, id: &PartitionId) -> io::Result<Option<Arc<DiskLog>>> {
+        let Some(replica) = lock(&self.logs).remove(id) else {
+            return Ok(None);
+        };
+        let log = replica.current();
+        log.mark_deleted();
+        moving::cancel(&replica, &log)?;
+        Ok(Some(log))
+    }
+
     fn delete(&self, id: &PartitionId) -> io::Result<()> {
-        let open = lock(&self.logs).remove(id);
-        let delay_ms = open.as_ref().map_or(0, |log| log.file_delete_delay_ms());
-        if let Some(log) = open {
-            log.mark_deleted();
-        }
+        let _placing = lock(&self.placing);
+        let delay_ms = self.take_away(id)?.map_or(0, |log| log.file_delete_delay_ms());
         self.each_folder(id, |directory| self.doom_folder(directory, id, delay_ms))
     }
 
     fn set_aside(&self, id: &PartitionId) -> io::Result<()> {
-        if let Some(log) = lock(&self.logs).remove(id) {
-            log.mark_deleted();
-        }
+        let _placing = lock(&self.placing);
+        self.take_away(id)?;
         self.each_folder(id, |directory| self.set_folder_aside(directory, id))
     }
 
@@ -333,19 +452,23 @@ impl Shared {
 
     /// Does something with every log, and writes the recovery points that come of it.
     fn each_log(&self, what: &str, work: impl Fn(&DiskLog) -> io::Result<i64>) -> io::Result<()> {
-        let logs: Vec<Arc<DiskLog>> = lock(&self.logs).values().cloned().collect();
+        let logs = self.current();
         let mut failed = None;
         for directory in &self.directories {
             let mut points = Vec::new();
             for log in logs.iter().filter(|log| log.directory.path == directory.path) {
                 match work(log) {
-                    Ok(point) => points.push((log.folder.clone(), point)),
+                    Ok(point) => points.push((log, point)),
                     Err(error) => {
                         tracing::error!(log = %log.id, %error, "cannot {what} the log");
                         failed = Some(error);
                     }
                 }
             }
+            // A log that is gone from here meanwhile must leave nothing that its successor is trusted by.
+            let _placing = lock(&self.placing);
+            points.retain(|(log, _)| log.is_open());
+            let points = points.into_iter().map(|(log, point)| (log.folder.clone(), point));
             if let Err(error) = directory.set_recovery_points(points) {
                 failed = Some(error);
             }
@@ -376,14 +499,14 @@ impl Shared {
     /// Tells whoever waits in a directory that it is offline, also at logs that nothing was written to.
     /// Here, because the locks that may be held where a directory fails must not be held for that.
     fn tell_failure(&self, directory: &Directory) {
-        let logs: Vec<Arc<DiskLog>> = lock(&self.logs).values().cloned().collect();
+        let logs = self.current();
         for log in logs.iter().filter(|log| log.directory.path == directory.path) {
             log.observer.failed();
         }
     }
 
     fn close(&self) -> io::Result<()> {
-        let logs: Vec<Arc<DiskLog>> = lock(&self.logs).values().cloned().collect();
+        let logs = self.current();
         let mut failed = None;
         for directory in &self.directories {
             let own = logs.iter().filter(|log| log.directory.path == directory.path);
@@ -425,14 +548,41 @@ impl Shared {
     }
 
     fn log_dirs(&self) -> Vec<LogDir> {
-        let logs = lock(&self.logs);
+        let replicas: Vec<Arc<Replica>> = lock(&self.logs).values().cloned().collect();
+        let mut stored: HashMap<PathBuf, Vec<StoredReplica>> = HashMap::new();
+        for replica in replicas {
+            // First, so that a future replica is never both that and the current one.
+            let future = replica.future();
+            let log = replica.current();
+            stored
+                .entry(log.directory.path.clone())
+                .or_default()
+                .push(StoredReplica {
+                    partition: log.id.clone(),
+                    size_bytes: log.size_bytes(),
+                    is_future: false,
+                    offset_lag: 0,
+                });
+            if let Some(future) = future.filter(|future| future.directory.path != log.directory.path) {
+                let lag = log.log_end().saturating_sub(future.log_end()).max(0);
+                stored
+                    .entry(future.directory.path.clone())
+                    .or_default()
+                    .push(StoredReplica {
+                        partition: log.id.clone(),
+                        size_bytes: future.size_bytes(),
+                        is_future: true,
+                        offset_lag: if log.check().is_ok() { lag } else { -1 },
+                    });
+            }
+        }
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.directories
             .iter()
             .map(|directory| {
                 let space = rustix::fs::statvfs(&directory.path);
                 LogDir {
-                    path: std::path::absolute(&directory.path).unwrap_or_else(|_| directory.path.clone()),
+                    path: absolute(directory),
                     error: match directory.failure() {
                         Some(why) => Some(why.to_owned()),
                         None => space.as_ref().err().map(ToString::to_string),
@@ -443,14 +593,25 @@ impl Shared {
                     usable_bytes: space
                         .as_ref()
                         .map_or(-1, |it| number(it.f_bavail.saturating_mul(it.f_frsize))),
-                    partitions: logs
-                        .values()
-                        .filter(|log| log.directory.path == directory.path)
-                        .map(|log| (log.id.clone(), log.size_bytes()))
-                        .collect(),
+                    replicas: stored.remove(&directory.path).unwrap_or_default(),
                 }
             })
             .collect()
+    }
+}
+
+/// The directory's name as clients are told it, and tell it.
+fn absolute(directory: &Directory) -> PathBuf {
+    std::path::absolute(&directory.path).unwrap_or_else(|_| directory.path.clone())
+}
+
+impl DiskLogStore {
+    fn push(&self, this: Option<Move>) {
+        if let Some(this) = this
+            && let Err(error) = self.mover.push(this)
+        {
+            tracing::error!(%error, "cannot start a thread to move a replica");
+        }
     }
 }
 
@@ -464,7 +625,10 @@ impl LogStore for DiskLogStore {
         let opened = self.shared.open(partition, config, observer);
         ready(
             opened
-                .map(|log| log as Arc<dyn PartitionLog>)
+                .map(|(replica, resumed)| {
+                    self.push(resumed);
+                    replica as Arc<dyn PartitionLog>
+                })
                 .map_err(|error| storage(&error)),
         )
     }
@@ -506,7 +670,21 @@ impl LogStore for DiskLogStore {
         self.cleaner.update(config);
     }
 
+    fn move_to(&self, partition: &PartitionId, log_dir: &str) -> BoxFuture<'static, Result<(), LogError>> {
+        let begun = self.shared.move_to(partition, log_dir);
+        ready(begun.map(|this| self.push(this)))
+    }
+
+    fn prefer_log_dir(&self, topic: &str, partition: i32, log_dir: &str) -> Result<(), LogError> {
+        self.shared.prefer(topic, partition, log_dir)
+    }
+
+    fn update_moves(&self, config: MoveConfig) {
+        self.mover.update(config);
+    }
+
     fn close(&self) -> BoxFuture<'static, Result<(), LogError>> {
+        self.mover.stop();
         self.cleaner.stop();
         ready(self.shared.close().map_err(|error| storage(&error)))
     }

@@ -119,6 +119,19 @@ impl TransactionIndex {
         }
     }
 
+    /// The transactions whose markers are at offsets from `from` and below `to`.
+    pub(crate) fn between(&self, from: i64, to: i64) -> io::Result<Vec<EndedTransaction>> {
+        let mut found = Vec::new();
+        self.for_each_behind(from, |ended| {
+            let is_behind = ended.last_offset >= to;
+            if !is_behind {
+                found.push(ended);
+            }
+            is_behind
+        })?;
+        Ok(found)
+    }
+
     /// Whether the entries can be those of a segment with these offsets.
     pub(crate) fn is_plausible(&self, base: i64, end: i64) -> io::Result<bool> {
         let mut at = 0;

@@ -25,6 +25,7 @@ use disk::Ignored;
 use run::Run;
 
 const SEEDS: u64 = 2_000;
+const SEEDS_OF_MOVES: u64 = 1_500;
 const SEEDS_OF_COMPACTION: u64 = 500;
 const SEEDS_OF_TRANSACTIONS: u64 = 400;
 /// Runs whose first life is ended at each of its changes in turn.
@@ -85,6 +86,38 @@ fn nothing_is_lost_by_a_power_cut_at_any_change_of_a_run() {
         }
     }
     assert!(tried > 200, "there were changes to cut at: {tried}");
+}
+
+#[test]
+fn a_replica_that_moves_loses_nothing_by_a_power_cut_at_any_moment() {
+    let moved = std::sync::atomic::AtomicU64::new(0);
+    with_seeds(SEEDS_OF_MOVES, |seed| {
+        let mut run = Run::moving(seed, Ignored::Nothing);
+        run.run();
+        moved.fetch_add(run.moved, std::sync::atomic::Ordering::Relaxed);
+    });
+    let moved = moved.into_inner();
+    assert!(moved > 0, "replicas moved: {moved}");
+}
+
+#[test]
+fn a_replica_that_moves_loses_nothing_by_a_power_cut_at_any_change_of_a_run() {
+    for seed in 0..SEEDS_AT_EVERY_CHANGE {
+        for change in 1..=Run::moving_cut_at(seed, None).run() {
+            if let Some(why) = why_it_fails(|| {
+                Run::moving_cut_at(seed, Some(change)).run();
+            }) {
+                panic!("seed {seed}, cut at change {change}: {why}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_move_whose_names_are_not_synced_is_found_out() {
+    assert!(is_found_out(|seed| {
+        Run::moving(seed, Ignored::SyncsOfFolders).run();
+    }));
 }
 
 #[test]

@@ -397,7 +397,7 @@ fn a_new_partition_goes_to_the_directory_with_the_fewest() {
             ))
             .unwrap();
         }
-        let counts: Vec<usize> = store.log_dirs().iter().map(|dir| dir.partitions.len()).collect();
+        let counts: Vec<usize> = store.log_dirs().iter().map(|dir| dir.replicas.len()).collect();
         counts
     };
     let store =

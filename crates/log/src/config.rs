@@ -111,6 +111,25 @@ impl Default for CleanerConfig {
     }
 }
 
+/// How replicas move between log directories.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MoveConfig {
+    /// `num.replica.alter.log.dirs.threads`; `None`: as many as there are log directories.
+    pub threads: Option<i32>,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`, for all threads together.
+    pub io_max_bytes_per_second: f64,
+}
+
+impl Default for MoveConfig {
+    /// Kafka 4.3.1's defaults.
+    fn default() -> Self {
+        Self {
+            threads: None,
+            io_max_bytes_per_second: f64::MAX,
+        }
+    }
+}
+
 impl Default for LogConfig {
     /// Kafka 4.3.1's defaults, and durable.
     fn default() -> Self {

@@ -38,6 +38,8 @@ pub enum LogError {
     },
     #[error("the partition was deleted")]
     Deleted,
+    #[error("log directory {0} is not one of this broker's log.dirs")]
+    LogDirNotFound(String),
     /// The log directory failed and is offline.
     #[error("log directory offline: {0}")]
     Storage(String),
@@ -58,6 +60,7 @@ impl LogError {
             Self::InvalidTxnState { .. } => ErrorCode::InvalidTxnState,
             Self::TransactionCoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
             Self::Deleted => ErrorCode::UnknownTopicOrPartition,
+            Self::LogDirNotFound(_) => ErrorCode::LogDirNotFound,
             Self::Storage(_) => ErrorCode::KafkaStorageError,
         }
     }

@@ -37,7 +37,9 @@ mod prepare;
 mod producers;
 mod transactions;
 
-pub use config::{CleanerConfig, CleanupPolicy, CompressionType, Durability, LogConfig, TimestampType};
+pub use config::{
+    CleanerConfig, CleanupPolicy, CompressionType, Durability, LogConfig, MoveConfig, TimestampType,
+};
 pub use epochs::{EpochStart, LeaderEpochs};
 pub use error::LogError;
 pub use memory::MemoryLogStore;
@@ -235,12 +237,24 @@ pub trait PartitionLog: Send + Sync + fmt::Debug {
 /// One log directory as DescribeLogDirs tells it.
 #[derive(Debug, Clone)]
 pub struct LogDir {
+    /// Absolute.
     pub path: PathBuf,
     /// Why the directory is offline, if it is.
     pub error: Option<String>,
     pub total_bytes: i64,
     pub usable_bytes: i64,
-    pub partitions: Vec<(PartitionId, u64)>,
+    pub replicas: Vec<StoredReplica>,
+}
+
+/// What a log directory holds of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReplica {
+    pub partition: PartitionId,
+    pub size_bytes: u64,
+    /// It is being filled, and takes the place of the current one when it is as long ([`LogStore::move_to`]).
+    pub is_future: bool,
+    /// How many offsets a future one is behind the current one; -1 when that cannot be told. 0 of a current one.
+    pub offset_lag: i64,
 }
 
 /// All partitions of one engine.
@@ -279,6 +293,28 @@ pub trait LogStore: Send + Sync + fmt::Debug {
     fn stored(&self) -> Result<Vec<PartitionId>, LogError>;
 
     fn log_dirs(&self) -> Vec<LogDir>;
+
+    /// Moves the partition to another log directory (KIP-113), while it is in use; returns when that has
+    /// begun. It keeps its offsets and all that is known of it. A move to where it is already ends one that
+    /// is under way, and so does one to a third directory before it begins.
+    ///
+    /// # Errors
+    /// [`LogError::LogDirNotFound`]; [`LogError::Storage`] when either directory is offline;
+    /// [`LogError::Deleted`] when the partition is not open.
+    fn move_to(&self, _partition: &PartitionId, log_dir: &str) -> BoxFuture<'static, Result<(), LogError>> {
+        Box::pin(std::future::ready(Err(LogError::LogDirNotFound(log_dir.into()))))
+    }
+
+    /// Has a partition that does not exist be created in this directory, if it is created in this run.
+    ///
+    /// # Errors
+    /// [`LogError::LogDirNotFound`]; [`LogError::Storage`] when the directory is offline.
+    fn prefer_log_dir(&self, _topic: &str, _partition: i32, log_dir: &str) -> Result<(), LogError> {
+        Err(LogError::LogDirNotFound(log_dir.into()))
+    }
+
+    /// How replicas are moved from now on. Engines that move none have nothing to do.
+    fn update_moves(&self, _config: MoveConfig) {}
 
     /// Work that time asks for: retention, rolling by time, freeing of deleted files, expiry of
     /// producer ids, checkpoints. The broker calls it every `log.retention.check.interval.ms`

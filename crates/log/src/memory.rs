@@ -9,8 +9,8 @@ use milena_protocol::records::{Batch, BatchHeader};
 use crate::{
     AbortedTransaction, ActiveProducer, Append, Appended, BoxFuture, EndTransaction, EndedTransaction,
     EpochEndOffset, LeaderEpochs, LogConfig, LogDir, LogError, LogStore, PartitionId, PartitionLog, Prepared,
-    Producers, Read, ReadBound, ReadResult, SequenceCheck, StartVerification, TimestampedOffset,
-    VerificationGuard, WatermarkObserver, Watermarks, marker_of, prepare, prepare_marker,
+    Producers, Read, ReadBound, ReadResult, SequenceCheck, StartVerification, StoredReplica,
+    TimestampedOffset, VerificationGuard, WatermarkObserver, Watermarks, marker_of, prepare, prepare_marker,
 };
 
 /// A batch is decompressed for a search by time; it may take this much.
@@ -389,16 +389,21 @@ impl LogStore for MemoryLogStore {
 
     fn log_dirs(&self) -> Vec<LogDir> {
         let partitions = lock(&self.partitions);
-        let sizes = partitions
+        let replicas = partitions
             .iter()
-            .map(|(id, log)| (id.clone(), log.size_bytes()))
+            .map(|(id, log)| StoredReplica {
+                partition: id.clone(),
+                size_bytes: log.size_bytes(),
+                is_future: false,
+                offset_lag: 0,
+            })
             .collect();
         vec![LogDir {
             path: "/memory".into(),
             error: None,
             total_bytes: -1,
             usable_bytes: -1,
-            partitions: sizes,
+            replicas,
         }]
     }
 

@@ -1,13 +1,13 @@
 //! DescribeLogDirs (key 35, versions 1-5; KIP-113): log directories, their space and partitions.
 //!
 //! Authorisation: DESCRIBE on the cluster (none yet). v3 an error for the whole answer; v4 total
-//! and usable bytes (KIP-827); v5 whether the directory is cordoned, which none is here. There are
-//! no future replicas, and the one replica never lags.
+//! and usable bytes (KIP-827); v5 whether the directory is cordoned (KIP-1066). A replica that moves to another
+//! directory is in both, in the other one as a future one with its lag.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use milena_log::{LogDir, PartitionId};
+use milena_log::{LogDir, PartitionId, StoredReplica};
 use milena_protocol::messages::DescribeLogDirsRequest;
 use milena_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -60,13 +60,22 @@ fn describe(dir: &LogDir, wanted: &Wanted) -> DescribeLogDirsResult {
             .is_some_and(|partitions| partitions.contains(&id.partition)),
     };
     let mut topics: BTreeMap<Str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
-    for (id, size) in dir.partitions.iter().filter(|(id, _)| is_wanted(id)) {
+    let wanted = dir.replicas.iter().filter(|it| is_wanted(&it.partition));
+    for StoredReplica {
+        partition,
+        size_bytes,
+        is_future,
+        offset_lag,
+    } in wanted
+    {
         topics
-            .entry(id.topic.clone())
+            .entry(partition.topic.clone())
             .or_default()
             .push(DescribeLogDirsPartition {
-                partition_index: id.partition,
-                partition_size: i64::try_from(*size).unwrap_or(i64::MAX),
+                partition_index: partition.partition,
+                partition_size: i64::try_from(*size_bytes).unwrap_or(i64::MAX),
+                offset_lag: *offset_lag,
+                is_future_key: *is_future,
                 ..Default::default()
             });
     }

@@ -194,7 +194,7 @@ impl LogStore for LaggingLogStore {
             error: None,
             total_bytes: -1,
             usable_bytes: -1,
-            partitions: Vec::new(),
+            replicas: Vec::new(),
         }]
     }
 

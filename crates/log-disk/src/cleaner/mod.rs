@@ -46,6 +46,8 @@ const LEAST_IO_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Progress {
     is_running: AtomicBool,
+    /// The log is about to move: no round begins, and the one that runs ends.
+    is_paused: AtomicBool,
     /// After an error that would come again; said once, not tried again in this run.
     is_uncleanable: AtomicBool,
     /// After what may pass: not before this time.
@@ -58,6 +60,7 @@ impl Default for Progress {
     fn default() -> Self {
         Self {
             is_running: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
             is_uncleanable: AtomicBool::new(false),
             retry_ms: AtomicI64::new(i64::MIN),
             horizon_ms: AtomicI64::new(i64::MAX),
@@ -68,8 +71,23 @@ impl Default for Progress {
 impl Progress {
     fn may_start(&self, now_ms: i64) -> bool {
         !self.is_running.load(Ordering::Acquire)
+            && !self.is_paused.load(Ordering::Acquire)
             && !self.is_uncleanable.load(Ordering::Acquire)
             && self.retry_ms.load(Ordering::Acquire) <= now_ms
+    }
+
+    /// Keeps compaction away. False as long as a round still runs: ask again soon.
+    pub(crate) fn pause(&self) -> bool {
+        self.is_paused.store(true, Ordering::Release);
+        !self.is_running.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends what [`Self::pause`] began; `held` is what it gave.
+    pub(crate) fn resume(&self, held: bool) {
+        if held {
+            self.is_running.store(false, Ordering::Release);
+        }
+        self.is_paused.store(false, Ordering::Release);
     }
 
     fn horizon_ms(&self) -> i64 {
@@ -230,6 +248,9 @@ impl Output<'_> {
 impl DiskLog {
     /// Whether compaction may go on.
     fn is_cleanable(&self) -> bool {
+        if self.cleaning.is_paused.load(Ordering::Acquire) {
+            return false;
+        }
         let state = lock(&self.state);
         state.closed.is_none() && state.config.cleanup_policy.compact && self.directory.failure().is_none()
     }

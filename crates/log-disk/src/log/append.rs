@@ -23,7 +23,7 @@ struct Place {
 
 impl DiskLog {
     /// Also gives the watermarks, if readers see more now.
-    pub(super) fn append_now(&self, append: &Append) -> Result<(Appended, Option<Watermarks>), LogError> {
+    pub(crate) fn append_now(&self, append: &Append) -> Result<(Appended, Option<Watermarks>), LogError> {
         self.online()?;
         let config = Arc::clone(&lock(&self.state).config);
         let prepared = prepare(&config, append)?;
@@ -51,7 +51,7 @@ impl DiskLog {
     }
 
     /// As [`Self::append_now`], for the end of a transaction.
-    pub(super) fn end_transaction_now(
+    pub(crate) fn end_transaction_now(
         &self,
         end: &EndTransaction,
     ) -> Result<(Appended, Option<Watermarks>), LogError> {

@@ -87,7 +87,7 @@ impl State {
 }
 
 impl DiskLog {
-    pub(super) fn read_now(&self, read: Read) -> Result<ReadResult, LogError> {
+    pub(crate) fn read_now(&self, read: Read) -> Result<ReadResult, LogError> {
         self.online()?;
         let state = lock(&self.state);
         state.open()?;

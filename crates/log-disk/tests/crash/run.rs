@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use milena_log::conformance::{NOW_MS, Seen, wait};
 use milena_log::{
-    Append, Durability, LogConfig, LogError, LogStore, PartitionId, PartitionLog, Read, ReadBound,
+    Append, Durability, LogConfig, LogDir, LogError, LogStore, PartitionId, PartitionLog, Read, ReadBound,
 };
-use milena_log_disk::{CleanMode, CommitMode, DiskLogStore, DiskOptions};
+use milena_log_disk::{CleanMode, CommitMode, DiskLogStore, DiskOptions, MoveMode};
 use milena_protocol::records::{BatchBuilder, Compression, NewRecord, batches, validate};
 use milena_protocol::{Str, Uuid};
 
@@ -74,6 +74,10 @@ pub(crate) struct Run {
     next_id: u64,
     ignored: Ignored,
     durability: Durability,
+    /// Replicas move between so many log directories.
+    directories: usize,
+    /// How often a replica was found to be in another directory than before.
+    pub(crate) moved: u64,
 }
 
 type Log = Arc<dyn PartitionLog>;
@@ -104,6 +108,16 @@ impl Run {
             next_id: 0,
             ignored,
             durability,
+            directories: 1,
+            moved: 0,
+        }
+    }
+
+    /// With several log directories, between which replicas move.
+    pub(crate) fn moving(seed: u64, ignored: Ignored) -> Self {
+        Self {
+            directories: 2 + usize::try_from(seed % 2).unwrap(),
+            ..Self::new(seed, ignored)
         }
     }
 
@@ -122,6 +136,45 @@ impl Run {
         run.run()
     }
 
+    /// As [`Self::cut_at`], of a run in which replicas move.
+    pub(crate) fn moving_cut_at(seed: u64, change: Option<u64>) -> Self {
+        Self {
+            first: Some(change.map(|change| (change, Event::PowerCut))),
+            ..Self::moving(seed, Ignored::Nothing)
+        }
+    }
+
+    fn log_dirs(&self, path: &Path) -> Vec<PathBuf> {
+        if self.directories == 1 {
+            return vec![path.to_owned()];
+        }
+        let dirs = (0..self.directories).map(|at| path.join(format!("disk{at}")));
+        dirs.collect()
+    }
+
+    /// Begins a move, or does a part of those that were begun.
+    fn move_replicas(&mut self, store: &DiskLogStore, path: &Path, disk: &Disk) {
+        let at = self.random.below(PARTITIONS);
+        let id = partition(at, self.models[at].topic);
+        if self.random.below(3) == 0 {
+            let to = self.log_dirs(path)[self.random.below(self.directories)].clone();
+            let begun = wait(store.move_to(&id, to.to_str().unwrap()));
+            assert!(begun.is_ok() || disk.happened(), "{begun:?}");
+        } else {
+            let before = Self::places(store);
+            store.step_moves([100, 1_000, 100_000][self.random.below(3)]);
+            self.moved += u64::from(before != Self::places(store));
+        }
+    }
+
+    fn places(store: &DiskLogStore) -> Vec<Vec<PartitionId>> {
+        let current = |dir: LogDir| {
+            let replicas = dir.replicas.into_iter().filter(|replica| !replica.is_future);
+            replicas.map(|replica| replica.partition).collect()
+        };
+        store.log_dirs().into_iter().map(current).collect()
+    }
+
     fn config(&mut self) -> LogConfig {
         LogConfig {
             segment_bytes: [400, 1000, 100_000][self.random.below(3)],
@@ -137,9 +190,15 @@ impl Run {
     pub(crate) fn run(&mut self) -> u64 {
         let mut changes = 0;
         let home = tempfile::tempdir_in(memory_folder()).unwrap();
+        let log_dirs = self.log_dirs(Path::new(""));
         let folder = |life: usize| -> PathBuf {
             let path = home.path().join(life.to_string());
             std::fs::create_dir_all(&path).unwrap();
+            if life == 0 {
+                for dir in &log_dirs {
+                    std::fs::create_dir_all(path.join(dir)).unwrap();
+                }
+            }
             path
         };
         for life in 0..LIVES {
@@ -173,8 +232,9 @@ impl Run {
 
     fn open_store(&self, path: &Path, disk: &Disk) -> Result<DiskLogStore, LogError> {
         DiskLogStore::open(
-            vec![path.to_owned()],
+            self.log_dirs(path),
             DiskOptions {
+                moving: MoveMode::Manual,
                 checkpoint_interval_ms: CHECKPOINT_MS,
                 commit: CommitMode::Manual,
                 // Some rounds fit, and it is full soon.
@@ -200,9 +260,12 @@ impl Run {
     }
 
     fn live(&mut self, path: &Path, disk: &Disk, event: Option<(u64, Event)>) {
-        let Ok(mut store) = self.open_store(path, disk) else {
-            assert!(disk.happened());
-            return;
+        let mut store = match self.open_store(path, disk) {
+            Ok(store) => store,
+            Err(error) => {
+                assert!(disk.happened(), "{error}");
+                return;
+            }
         };
         let mut logs = Vec::new();
         for at in 0..PARTITIONS {
@@ -213,6 +276,9 @@ impl Run {
         }
         for _ in 0..STEPS_PER_LIFE {
             let at = self.random.below(PARTITIONS);
+            if self.directories > 1 && self.random.below(2) == 0 {
+                self.move_replicas(&store, path, disk);
+            }
             match self.random.below(20) {
                 0..10 => self.append(&*logs[at], at, disk),
                 10..14 => store.commit(),
@@ -244,11 +310,13 @@ impl Run {
                     if disk.happened() {
                         return;
                     }
-                    let Ok(again) = self.open_store(path, disk) else {
-                        assert!(disk.happened());
-                        return;
+                    store = match self.open_store(path, disk) {
+                        Ok(again) => again,
+                        Err(error) => {
+                            assert!(disk.happened(), "{error}");
+                            return;
+                        }
                     };
-                    store = again;
                     for at in 0..PARTITIONS {
                         let Some(log) = self.open_log(&store, at, disk) else {
                             return;

@@ -205,6 +205,7 @@ fn open_engines(config: &BrokerConfig, now_ms: i64) -> Result<Engines, String> {
         checkpoint_interval_ms: i64::from(config.log_flush_offset_checkpoint_interval_ms),
         retention_check_interval_ms: config.log_retention_check_interval_ms,
         cleaner: config.cleaner.clone(),
+        moves: config.moves.clone(),
         ..DiskOptions::at(now_ms)
     };
     let logs = DiskLogStore::open(config.log_dirs.clone(), options).map_err(|error| error.to_string())?;

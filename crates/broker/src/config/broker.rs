@@ -5,13 +5,13 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use milena_log::{CleanerConfig, LogConfig};
+use milena_log::{CleanerConfig, LogConfig, MoveConfig};
 
 use super::definition::broker_configs;
 use super::group;
 use super::listeners::{self, Listener, ListenerSettings};
 use super::topic;
-use super::value::{Value, split_list};
+use super::value::{ConfigType, Value, split_list};
 use super::{ConfigError, Properties};
 use crate::quotas::Windows;
 
@@ -157,6 +157,8 @@ pub struct BrokerConfig {
     pub log: LogConfig,
     /// `log.cleaner.*`
     pub cleaner: CleanerConfig,
+    /// `num.replica.alter.log.dirs.threads`, `replica.alter.log.dirs.io.max.bytes.per.second`
+    pub moves: MoveConfig,
     layers: Arc<Layers>,
 }
 
@@ -255,6 +257,7 @@ impl BrokerConfig {
                 .number("log.flush.offset.checkpoint.interval.ms")?,
             log,
             cleaner: cleaner(&layers)?,
+            moves: moves(&layers)?,
             layers: Arc::new(layers),
         };
         config.check_limits()?;
@@ -315,6 +318,28 @@ fn cleaner(layers: &Layers) -> Result<CleanerConfig, ConfigError> {
             default.io_max_bytes_per_second,
         )?,
         backoff_ms: layers.number("log.cleaner.backoff.ms")?,
+    })
+}
+
+fn moves(layers: &Layers) -> Result<MoveConfig, ConfigError> {
+    // It exists as a dynamic setting only.
+    let name = "replica.alter.log.dirs.io.max.bytes.per.second";
+    let rate = layers
+        .dynamic_broker
+        .get(name)
+        .or_else(|| layers.dynamic_default.get(name));
+    Ok(MoveConfig {
+        threads: match layers.value("num.replica.alter.log.dirs.threads")? {
+            Some(Value::Integer(threads)) => i32::try_from(threads).ok(),
+            _ => None,
+        },
+        io_max_bytes_per_second: match rate {
+            Some(text) => match Value::parse(name, ConfigType::Long, text)? {
+                Value::Integer(rate) => rate as f64,
+                _ => f64::MAX,
+            },
+            None => f64::MAX,
+        },
     })
 }
 

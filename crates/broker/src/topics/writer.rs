@@ -84,6 +84,7 @@ impl Topics {
             .load(&stored.broker_configs)
             .map_err(|error| StartError::Invalid(error.to_string()))?;
         logs.update_cleaner(settings.current().cleaner.clone());
+        logs.update_moves(settings.current().moves.clone());
         set_strays_aside(&logs, &stored).await?;
         let topics = Self {
             image: RwLock::new(Image::default()),
@@ -334,6 +335,7 @@ impl Topics {
         self.commit(&mut writer, facts::broker_configs(&name, &old, &new))
             .await?;
         self.logs.update_cleaner(config.cleaner.clone());
+        self.logs.update_moves(config.moves.clone());
         self.settings.replace(config);
         for topic in self.list() {
             self.apply_configs(&topic);

@@ -17,6 +17,7 @@ mod consumer_groups;
 mod delete_records;
 mod get_offsets;
 mod install;
+mod log_dirs;
 mod options;
 mod perf;
 mod topics;
@@ -67,6 +68,7 @@ const TOOLS: &[(&str, Main)] = &[
     ("kafka-delete-records", delete_records::main),
     ("kafka-e2e-latency", perf::latency::main),
     ("kafka-get-offsets", get_offsets::main),
+    ("kafka-log-dirs", log_dirs::main),
     ("kafka-producer-perf-test", perf::producer::main),
     ("kafka-topics", topics::main),
 ];

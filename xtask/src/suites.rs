@@ -130,6 +130,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "java-log-dirs",
+        proves: "replicas move between log directories while they are written and read, by the Java tools",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/log_dirs.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(6),
+        only_milena: false,
+    },
+    Suite {
         name: "tools",
         proves: "Milena's tools print what Kafka's print",
         needs: &[Needs::Kafka, Needs::Python],

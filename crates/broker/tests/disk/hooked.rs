@@ -189,6 +189,14 @@ impl LogStore for HookedStore {
         self.inner.log_dirs()
     }
 
+    fn move_to(&self, partition: &PartitionId, log_dir: &str) -> BoxFuture<'static, Result<(), LogError>> {
+        self.inner.move_to(partition, log_dir)
+    }
+
+    fn prefer_log_dir(&self, topic: &str, partition: i32, log_dir: &str) -> Result<(), LogError> {
+        self.inner.prefer_log_dir(topic, partition, log_dir)
+    }
+
     fn maintain(&self, now_ms: i64) -> BoxFuture<'static, ()> {
         self.inner.maintain(now_ms)
     }

@@ -17,6 +17,7 @@ mod faults;
 mod full;
 mod hooked;
 mod mixed;
+mod moving;
 mod offline;
 mod slow;
 mod waking;

@@ -97,6 +97,8 @@ struct Shared {
     resumable: Mutex<Resumable>,
     /// The directories in which partitions are created that do not exist, as somebody asked for.
     preferred: Mutex<HashMap<String, usize>>,
+    /// The directories that take no more replicas.
+    cordoned: Mutex<HashSet<PathBuf>>,
     /// The latest time that somebody told, for work that brings none.
     now_ms: AtomicI64,
 }
@@ -147,6 +149,7 @@ impl DiskLogStore {
             placing: Arc::default(),
             resumable: Mutex::new(resumable),
             preferred: Mutex::default(),
+            cordoned: Mutex::default(),
             now_ms: AtomicI64::new(options.now_ms),
         });
         let open = Arc::clone(&shared);
@@ -220,12 +223,9 @@ impl Shared {
         };
         both()
             .filter(|(directory, _)| directory.failure().is_none())
-            .min_by_key(|(directory, _)| {
-                if self.directories.len() == 1 {
-                    0
-                } else {
-                    count(directory)
-                }
+            .min_by_key(|(directory, _)| match self.directories.len() {
+                1 => (false, 0),
+                _ => (self.is_cordoned(directory), count(directory)),
             })
             .ok_or_else(|| io::Error::other("every log directory is offline"))
     }
@@ -306,7 +306,11 @@ impl Shared {
         moving::begin(replica, directory, committer, &self.placing)
     }
 
-    /// The index of the directory, which must be online.
+    fn is_cordoned(&self, directory: &Directory) -> bool {
+        lock(&self.cordoned).contains(&directory.path)
+    }
+
+    /// The index of the directory, which must be online and not cordoned.
     fn find_log_dir(&self, log_dir: &str) -> Result<usize, LogError> {
         let mut directories = self.directories.iter();
         let at = directories
@@ -314,6 +318,9 @@ impl Shared {
             .ok_or_else(|| LogError::LogDirNotFound(log_dir.to_owned()))?;
         match self.directories[at].failure() {
             Some(why) => Err(LogError::Storage(why.to_owned())),
+            None if self.is_cordoned(&self.directories[at]) => {
+                Err(LogError::LogDirCordoned(log_dir.to_owned()))
+            }
             None => Ok(at),
         }
     }
@@ -593,6 +600,7 @@ impl Shared {
                     usable_bytes: space
                         .as_ref()
                         .map_or(-1, |it| number(it.f_bavail.saturating_mul(it.f_frsize))),
+                    is_cordoned: self.is_cordoned(directory),
                     replicas: stored.remove(&directory.path).unwrap_or_default(),
                 }
             })
@@ -677,6 +685,10 @@ impl LogStore for DiskLogStore {
 
     fn prefer_log_dir(&self, topic: &str, partition: i32, log_dir: &str) -> Result<(), LogError> {
         self.shared.prefer(topic, partition, log_dir)
+    }
+
+    fn update_cordoned(&self, log_dirs: &[PathBuf]) {
+        *lock(&self.shared.cordoned) = log_dirs.iter().cloned().collect();
     }
 
     fn update_moves(&self, config: MoveConfig) {

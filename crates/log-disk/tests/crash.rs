@@ -25,7 +25,7 @@ use disk::Ignored;
 use run::Run;
 
 const SEEDS: u64 = 2_000;
-const SEEDS_OF_MOVES: u64 = 1_500;
+const SEEDS_OF_MOVES: u64 = 800;
 const SEEDS_OF_COMPACTION: u64 = 500;
 const SEEDS_OF_TRANSACTIONS: u64 = 400;
 /// Runs whose first life is ended at each of its changes in turn.

@@ -448,6 +448,37 @@ fn a_directory_must_be_one_of_the_brokers_and_may_be_wanted_before_the_partition
 }
 
 #[test]
+fn a_cordoned_directory_takes_no_more_replicas() {
+    let disks = Disks::new();
+    let store = disks.manual();
+    let log = conformance::open(&store, small()).0;
+    let cordoned = [disks.path(0), disks.path(1)];
+    store.update_cordoned(&cordoned);
+    assert_eq!(place(&store), 0, "what is there stays");
+    append(&log, plain(&[0]));
+    let seen = store.log_dirs().into_iter().map(|dir| dir.is_cordoned);
+    assert_eq!(seen.collect::<Vec<_>>(), [true, true, false]);
+    for refused in [
+        wait(store.move_to(&id(), &disks.text(1))).unwrap_err(),
+        wait(store.move_to(&id(), &disks.text(0))).unwrap_err(),
+        store.prefer_log_dir("none", 0, &disks.text(1)).unwrap_err(),
+    ] {
+        assert!(matches!(refused, LogError::LogDirCordoned(_)), "{refused}");
+    }
+    let open =
+        |at| wait(store.open(partition("conformance", at), small(), Arc::new(Seen::default()))).unwrap();
+    let _more: Vec<Log> = (1..4).map(open).collect();
+    assert_eq!(disks.with("conformance-3", ""), [2]);
+    store.update_cordoned(&[disks.path(0), disks.path(1), disks.path(2)]);
+    let _one = open(4);
+    assert_eq!(disks.with("conformance-4", "").len(), 1, "it has to be somewhere");
+    store.update_cordoned(&[]);
+    start_move(&store, &disks, 1);
+    finish(&store);
+    assert_eq!(place(&store), 1);
+}
+
+#[test]
 fn a_move_is_as_fast_as_it_may_be() {
     let disks = Disks::new();
     let store = disks.store_with(DiskOptions {

@@ -40,6 +40,8 @@ pub enum LogError {
     Deleted,
     #[error("log directory {0} is not one of this broker's log.dirs")]
     LogDirNotFound(String),
+    #[error("log directory {0} is cordoned")]
+    LogDirCordoned(String),
     /// The log directory failed and is offline.
     #[error("log directory offline: {0}")]
     Storage(String),
@@ -61,6 +63,7 @@ impl LogError {
             Self::TransactionCoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
             Self::Deleted => ErrorCode::UnknownTopicOrPartition,
             Self::LogDirNotFound(_) => ErrorCode::LogDirNotFound,
+            Self::LogDirCordoned(_) => ErrorCode::InvalidReplicaAssignment,
             Self::Storage(_) => ErrorCode::KafkaStorageError,
         }
     }

@@ -243,6 +243,8 @@ pub struct LogDir {
     pub error: Option<String>,
     pub total_bytes: i64,
     pub usable_bytes: i64,
+    /// It takes no more replicas ([`LogStore::update_cordoned`]).
+    pub is_cordoned: bool,
     pub replicas: Vec<StoredReplica>,
 }
 
@@ -300,7 +302,7 @@ pub trait LogStore: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`LogError::LogDirNotFound`]; [`LogError::Storage`] when either directory is offline;
-    /// [`LogError::Deleted`] when the partition is not open.
+    /// [`LogError::LogDirCordoned`]; [`LogError::Deleted`] when the partition is not open.
     fn move_to(&self, _partition: &PartitionId, log_dir: &str) -> BoxFuture<'static, Result<(), LogError>> {
         Box::pin(std::future::ready(Err(LogError::LogDirNotFound(log_dir.into()))))
     }
@@ -308,10 +310,15 @@ pub trait LogStore: Send + Sync + fmt::Debug {
     /// Has a partition that does not exist be created in this directory, if it is created in this run.
     ///
     /// # Errors
-    /// [`LogError::LogDirNotFound`]; [`LogError::Storage`] when the directory is offline.
+    /// [`LogError::LogDirNotFound`]; [`LogError::Storage`] when the directory is offline;
+    /// [`LogError::LogDirCordoned`].
     fn prefer_log_dir(&self, _topic: &str, _partition: i32, log_dir: &str) -> Result<(), LogError> {
         Err(LogError::LogDirNotFound(log_dir.into()))
     }
+
+    /// These directories take no more replicas from now on, and all others do (`cordoned.log.dirs`, KIP-1066).
+    /// A partition that has to be created while all are cordoned is created all the same.
+    fn update_cordoned(&self, _log_dirs: &[PathBuf]) {}
 
     /// How replicas are moved from now on. Engines that move none have nothing to do.
     fn update_moves(&self, _config: MoveConfig) {}

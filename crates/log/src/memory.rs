@@ -403,6 +403,7 @@ impl LogStore for MemoryLogStore {
             error: None,
             total_bytes: -1,
             usable_bytes: -1,
+            is_cordoned: false,
             replicas,
         }]
     }

@@ -102,6 +102,8 @@ pub struct BrokerConfig {
     pub listeners: Vec<Listener>,
     /// `log.dirs`, or `log.dir`. At least one; facts live in the first.
     pub log_dirs: Vec<PathBuf>,
+    /// `cordoned.log.dirs`, of which `*` means all.
+    pub cordoned_log_dirs: Vec<PathBuf>,
 
     /// -1: what the system gives.
     pub socket_send_buffer_bytes: i32,
@@ -163,6 +165,12 @@ pub struct BrokerConfig {
 }
 
 impl BrokerConfig {
+    /// Whether no partition can be placed, as every log directory is cordoned.
+    pub(crate) fn is_cordoned(&self) -> bool {
+        let is_cordoned = |dir| self.cordoned_log_dirs.contains(dir);
+        self.log_dirs.iter().all(is_cordoned)
+    }
+
     /// From what the broker is started with.
     pub fn new(mut static_broker: Properties) -> Result<Self, ConfigError> {
         // Two names of one setting: Kafka reports both where one is set.
@@ -213,6 +221,7 @@ impl BrokerConfig {
             node_id: node_id(&layers)?,
             broker_rack: layers.text("broker.rack")?,
             listeners: resolve_listeners(&layers)?,
+            cordoned_log_dirs: cordoned_log_dirs(&layers)?,
             log_dirs: log_dirs(&layers)?,
             socket_send_buffer_bytes: layers.number("socket.send.buffer.bytes")?,
             socket_receive_buffer_bytes: layers.number("socket.receive.buffer.bytes")?,
@@ -427,6 +436,30 @@ fn log_dirs(layers: &Layers) -> Result<Vec<PathBuf>, ConfigError> {
         ));
     }
     Ok(dirs.into_iter().map(PathBuf::from).collect())
+}
+
+fn cordoned_log_dirs(layers: &Layers) -> Result<Vec<PathBuf>, ConfigError> {
+    let known = log_dirs(layers)?;
+    let cordoned = layers.list("cordoned.log.dirs")?.unwrap_or_default();
+    if cordoned.iter().any(|dir| dir == "*") {
+        return match cordoned.len() {
+            1 => Ok(known),
+            _ => Err(ConfigError::Requirement(
+                "When cordoned.log.dirs is set to *, it must not contain other values".to_owned(),
+            )),
+        };
+    }
+    let missing = cordoned
+        .iter()
+        .filter(|dir| !known.iter().any(|known| known.as_os_str() == dir.as_str()));
+    let missing: Vec<&str> = missing.map(String::as_str).collect();
+    if !missing.is_empty() {
+        return Err(ConfigError::Requirement(format!(
+            "All entries in cordoned.log.dirs must be present in log.dirs or log.dir. Missing entries : {}",
+            missing.join(", ")
+        )));
+    }
+    Ok(cordoned.into_iter().map(PathBuf::from).collect())
 }
 
 fn per_ip_overrides(layers: &Layers) -> Result<BTreeMap<String, i32>, ConfigError> {

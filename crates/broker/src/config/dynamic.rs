@@ -213,7 +213,10 @@ fn check_names(new: &Properties, per_broker: bool) -> Result<(), ConfigError> {
         )?;
     }
     refuse(
-        &|name| name.starts_with("listener.name.") || update_mode(name) == Some(UpdateMode::PerBroker),
+        &|name| {
+            let is_per_broker = update_mode(name) == Some(UpdateMode::PerBroker);
+            name.starts_with("listener.name.") || is_per_broker && name != "cordoned.log.dirs"
+        },
         "Milena does not implement these settings, and a security setting must not be accepted without effect",
     )
 }

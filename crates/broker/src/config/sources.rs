@@ -244,6 +244,7 @@ const WITH_EFFECT: &[&str] = &[
     "controller.listener.names",
     "controller.quorum.bootstrap.servers",
     "controller.quorum.voters",
+    "cordoned.log.dirs",
     "default.replication.factor",
     "delete.topic.enable",
     "durability",

@@ -71,6 +71,10 @@ async fn grow(
     let existing = broker.topics.get(&topic.name);
     let existing = existing.ok_or_else(|| ApiError::bare(ErrorCode::UnknownTopicOrPartition))?;
     check(&existing, topic, node_id)?;
+    if topic.assignments.is_none() && broker.topics.settings().current().is_cordoned() {
+        let sentence = create_topics::ALL_CORDONED;
+        return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, sentence));
+    }
     if !validate_only {
         let more = usize::try_from(topic.count)
             .unwrap_or(0)

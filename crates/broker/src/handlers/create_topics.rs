@@ -202,6 +202,10 @@ fn overrides(broker: &Broker, topic: &CreatableTopic) -> Result<Overrides, ApiEr
     Ok(overrides)
 }
 
+/// Why a partition that names no broker cannot be placed (KIP-1066).
+pub(super) const ALL_CORDONED: &str =
+    "All brokers are currently fenced, or have all their log directories cordoned.";
+
 fn partition_count(broker: &Broker, topic: &CreatableTopic) -> Result<i32, ApiError> {
     if !topic.assignments.is_empty() {
         return assigned_partition_count(broker.config.node_id, topic);
@@ -227,6 +231,10 @@ fn partition_count(broker: &Broker, topic: &CreatableTopic) -> Result<i32, ApiEr
             "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
              reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned."
         );
+        return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, sentence));
+    }
+    if broker.topics.settings().current().is_cordoned() {
+        let sentence = format!("Unable to replicate the partition 1 time(s): {ALL_CORDONED}");
         return Err(ApiError::new(ErrorCode::InvalidReplicationFactor, sentence));
     }
     Ok(if topic.num_partitions == -1 {

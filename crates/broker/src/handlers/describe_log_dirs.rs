@@ -92,6 +92,7 @@ fn describe(dir: &LogDir, wanted: &Wanted) -> DescribeLogDirsResult {
         topics,
         total_bytes: dir.total_bytes,
         usable_bytes: dir.usable_bytes,
+        is_cordoned: dir.is_cordoned,
         ..Default::default()
     }
 }

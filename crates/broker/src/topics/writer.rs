@@ -85,6 +85,7 @@ impl Topics {
             .map_err(|error| StartError::Invalid(error.to_string()))?;
         logs.update_cleaner(settings.current().cleaner.clone());
         logs.update_moves(settings.current().moves.clone());
+        logs.update_cordoned(&settings.current().cordoned_log_dirs);
         set_strays_aside(&logs, &stored).await?;
         let topics = Self {
             image: RwLock::new(Image::default()),
@@ -336,6 +337,7 @@ impl Topics {
             .await?;
         self.logs.update_cleaner(config.cleaner.clone());
         self.logs.update_moves(config.moves.clone());
+        self.logs.update_cordoned(&config.cordoned_log_dirs);
         self.settings.replace(config);
         for topic in self.list() {
             self.apply_configs(&topic);

@@ -4,6 +4,8 @@ use milena_protocol::messages::ListConfigResourcesRequest;
 use milena_protocol::messages::alter_configs_request::{
     AlterConfigsRequest, AlterConfigsResource as LegacyResource, AlterableConfig as LegacyConfig,
 };
+use milena_protocol::messages::create_partitions_request::{CreatePartitionsRequest, CreatePartitionsTopic};
+use milena_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use milena_protocol::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
 use milena_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult,
@@ -474,6 +476,58 @@ async fn broker_configs_reach_topics_that_have_none_of_their_own_and_survive_a_r
         ok()
     );
     assert_eq!(value(&broker, TOPIC, "t", "retention.ms").await, ("7".into(), 1));
+}
+
+#[tokio::test]
+async fn no_partition_is_placed_while_all_log_directories_are_cordoned() {
+    let broker = TestBroker::start().await;
+    broker.topic("t", 1).await;
+    let own = value(&broker, BROKER, "1", "node.id").await.0;
+    let cordon = |value| [("cordoned.log.dirs", SET, Some(value))];
+    for (wrong, sentence) in [
+        (
+            "*,/a",
+            "When cordoned.log.dirs is set to *, it must not contain other values",
+        ),
+        (
+            "/zzz",
+            "All entries in cordoned.log.dirs must be present in log.dirs or log.dir. Missing entries : /zzz",
+        ),
+    ] {
+        let refused = alter(&broker, BROKER, &own, &cordon(wrong)).await;
+        assert_eq!(refused.0, ErrorCode::InvalidRequest);
+        assert!(refused.1.contains(sentence), "{}", refused.1);
+    }
+    assert_eq!(alter(&broker, BROKER, &own, &cordon("*")).await, ok());
+    let create = CreateTopicsRequest {
+        topics: vec![CreatableTopic {
+            name: text("more"),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..CreatableTopic::default()
+        }],
+        timeout_ms: 10_000,
+        ..CreateTopicsRequest::default()
+    };
+    let grow = CreatePartitionsRequest {
+        topics: vec![CreatePartitionsTopic {
+            name: text("t"),
+            count: 2,
+            assignments: None,
+            ..CreatePartitionsTopic::default()
+        }],
+        timeout_ms: 10_000,
+        ..CreatePartitionsRequest::default()
+    };
+    let mut client = broker.connect().await;
+    for expected in [ErrorCode::InvalidReplicationFactor, ErrorCode::None] {
+        let created = client.call(&create, 7).await.topics.remove(0);
+        assert_eq!(error(created.error_code), expected, "{:?}", created.error_message);
+        let grown = client.call(&grow, 3).await.results.remove(0);
+        assert_eq!(error(grown.error_code), expected, "{:?}", grown.error_message);
+        let free = [("cordoned.log.dirs", DELETE, None)];
+        assert_eq!(alter(&broker, BROKER, &own, &free).await, ok());
+    }
 }
 
 #[tokio::test]

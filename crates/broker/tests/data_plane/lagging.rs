@@ -194,6 +194,7 @@ impl LogStore for LaggingLogStore {
             error: None,
             total_bytes: -1,
             usable_bytes: -1,
+            is_cordoned: false,
             replicas: Vec::new(),
         }]
     }

@@ -20,7 +20,7 @@ const REQUESTS: &str = "kafka.request.logger";
 pub(crate) const REQUEST_TARGET: &str = "kafka::request::logger";
 
 /// Beside `root`: the parts that write lines, each with those before it.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
     REQUESTS,
     "milena",
     "milena.serve",
@@ -40,6 +40,7 @@ const KNOWN: [&str; 24] = [
     "milena_log_disk.directory",
     "milena_log_disk.journal",
     "milena_log_disk.log",
+    "milena_log_disk.moving",
     "milena_log_disk.recovery",
     "milena_log_disk.retention",
     "milena_log_disk.segment",

@@ -1,76 +1,72 @@
-"""A worker of Kafka Connect, its settings and its REST API."""
+"""Workers of Kafka Connect, as a person starts them: a file of properties and a command, then REST."""
 
+import atexit
+import http.client
 import json
 import os
-import socket
 import urllib.error
 import urllib.request
 
-from checks import KAFKA_BIN, Process, wait_for
+from checks import KAFKA_BIN, Process
+from cluster import WORK
 
-WORK = os.environ["WORK"]
+START_S = 120
+LOG_CONFIGURATION = os.path.join(os.path.dirname(KAFKA_BIN.rstrip("/")), "broker-log4j2.properties")
+CONVERTERS = {
+    "key.converter": "org.apache.kafka.connect.storage.StringConverter",
+    "value.converter": "org.apache.kafka.connect.storage.StringConverter",
+}
+# Retries come soon, so that a suite waits for the broker and not for its clients' patience.
+SOON = {"reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200, "retry.backoff.ms": 20, "retry.backoff.max.ms": 200}
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def properties(name, settings):
-    path = os.path.join(WORK, f"{name}.properties")
+def properties(name, entries):
+    path = os.path.join(WORK, name)
     with open(path, "w", encoding="utf-8") as file:
-        file.writelines(f"{key}={value}\n" for key, value in settings.items())
+        file.writelines(f"{key}={value}\n" for key, value in entries.items())
     return path
 
 
 class Worker:
-    """In `mode` standalone or distributed. The same settings at each start."""
+    """A process of Connect that is started, killed and started again. Its output is kept in WORK."""
 
-    def __init__(self, mode, bootstrap, settings, connectors=()):
-        self.port = free_port()
-        common = {
-            "bootstrap.servers": bootstrap, "listeners": f"http://127.0.0.1:{self.port}",
-            "key.converter": "org.apache.kafka.connect.storage.StringConverter",
-            "value.converter": "org.apache.kafka.connect.storage.StringConverter",
-            "offset.flush.interval.ms": 500,
-        }
-        self.command = [f"{KAFKA_BIN}/connect-{mode}", properties(mode, {**common, **settings}), *connectors]
+    def __init__(self, tool, name, *files):
+        self.command = [f"{KAFKA_BIN}/{tool}", *files]
+        self.name = name
         self.process = None
+        self.url = None
+        # A suite that fails leaves the output of the process that runs then.
+        atexit.register(self.keep_output)
+
+    def launch(self):
+        """Starts the process and does not wait for it."""
+        self.process = Process(self.command, env={"KAFKA_OPTS": f"-Dlog4j2.configurationFile={LOG_CONFIGURATION}"})
+
+    def await_rest(self):
+        line = self.process.line_with("REST server listening at ", START_S)
+        self.url = line.split("REST server listening at ")[1].split(",")[0].rstrip("/")
 
     def start(self):
-        self.process = Process(self.command)
-        wait_for("Connect's REST API", lambda: self.answer("GET", "/") is not None)
-
-    def answer(self, method, path, body=None):
-        """What the worker answers; nothing while it does not."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", method=method, headers={"Content-Type": "application/json"},
-            data=None if body is None else json.dumps(body).encode(),
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                return json.load(answer)
-        except (urllib.error.URLError, OSError):
-            return None
-
-    def runs(self, connector):
-        status = self.answer("GET", f"/connectors/{connector}/status") or {}
-        tasks = status.get("tasks", [])
-        return bool(tasks) and all(task["state"] == "RUNNING" for task in tasks)
-
-    def wait_for(self, what, condition):
-        """As [checks.wait_for], and shows what the worker has said if that does not come."""
-        try:
-            return wait_for(what, condition)
-        except SystemExit:
-            print("   " + "\n   ".join(self.process.lines[-60:]), flush=True)
-            raise
-
-    def stop(self):
-        """As people stop it: what was read is sent and noted."""
-        self.process.child.terminate()
-        self.process.child.wait(60)
+        self.launch()
+        self.await_rest()
 
     def kill(self):
         self.process.kill()
+        self.keep_output()
+        self.process = None
+
+    def keep_output(self):
+        if self.process is not None:
+            with open(os.path.join(WORK, f"{self.name}.log"), "a", encoding="utf-8") as file:
+                file.write("\n".join(self.process.lines) + "\n--- end\n")
+
+    def ask(self, path, body=None, method=None):
+        """The answer's body as data, or nothing while the worker cannot answer (it starts, or its group rebalances)."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                text = answer.read()
+                return json.loads(text) if text else {}
+        except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException):
+            return None

@@ -6,7 +6,7 @@ use milena_client::{Connection, Options as ClientOptions};
 use milena_protocol::{ApiKey, Str};
 
 use crate::options::{Options, Spec, valued};
-use crate::{ToolError, ToolResult, admin, block_on};
+use crate::{ToolResult, admin, block_on};
 
 const SPEC: Spec = Spec {
     about: "This tool helps to retrieve broker version information.",
@@ -25,18 +25,10 @@ const SPEC: Spec = Spec {
 };
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    let options = match SPEC.parse(arguments) {
+    let options = match crate::options_or_exit(SPEC.parse(arguments), &SPEC) {
         Ok(options) => options,
-        Err(ToolError::Help(about)) => {
-            crate::usage(&about, &SPEC);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => return crate::usage(&error.to_string(), &SPEC),
+        Err(code) => return code,
     };
-    if options.has("version") {
-        println!("{}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
     if let Err(error) = options.require("bootstrap-server") {
         return crate::usage(&error.to_string(), &SPEC);
     }

@@ -150,25 +150,14 @@ struct Target {
 }
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    let options = match SPEC
-        .parse(arguments)
-        .and_then(|options| check(&options).map(|()| options))
-    {
+    let options = match crate::options_or_exit(
+        SPEC.parse(arguments)
+            .and_then(|options| check(&options).map(|()| options)),
+        &SPEC,
+    ) {
         Ok(options) => options,
-        Err(ToolError::Help(about)) => {
-            crate::usage(&about, &SPEC);
-            return ExitCode::SUCCESS;
-        }
-        Err(ToolError::Usage(message)) => return crate::usage(&message, &SPEC),
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
+        Err(code) => return code,
     };
-    if options.has("version") {
-        println!("{}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
     match block_on(execute(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(ToolError::Refused(sentence)) => {

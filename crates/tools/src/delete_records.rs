@@ -42,18 +42,10 @@ const TIMEOUT_MS: i32 = 30_000;
 type Offsets = BTreeMap<(String, i32), i64>;
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    let options = match SPEC.parse(arguments) {
+    let options = match crate::options_or_exit(SPEC.parse(arguments), &SPEC) {
         Ok(options) => options,
-        Err(ToolError::Help(about)) => {
-            crate::usage(&about, &SPEC);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => return crate::usage(&error.to_string(), &SPEC),
+        Err(code) => return code,
     };
-    if options.has("version") {
-        println!("{}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
     for needed in ["bootstrap-server", "offset-json-file"] {
         if let Err(error) = options.require(needed) {
             return crate::usage(&error.to_string(), &SPEC);

@@ -121,6 +121,29 @@ pub(crate) fn block_on<T>(future: impl Future<Output = ToolResult<T>>) -> ToolRe
     runtime.block_on(future)
 }
 
+/// The options of a command, or what it ends with: its help, its version, or what is wrong with them.
+pub(crate) fn options_or_exit(
+    parsed: Result<options::Options, ToolError>,
+    spec: &options::Spec,
+) -> Result<options::Options, ExitCode> {
+    match parsed {
+        Ok(options) if options.has("version") => {
+            println!("{}", env!("CARGO_PKG_VERSION"));
+            Err(ExitCode::SUCCESS)
+        }
+        Ok(options) => Ok(options),
+        Err(ToolError::Help(about)) => {
+            usage(&about, spec);
+            Err(ExitCode::SUCCESS)
+        }
+        Err(ToolError::Usage(message)) => Err(usage(&message, spec)),
+        Err(error) => {
+            eprintln!("{error}");
+            Err(ExitCode::FAILURE)
+        }
+    }
+}
+
 /// Message and usage of wrong flags, as Kafka's commands print them.
 pub(crate) fn usage(message: &str, spec: &options::Spec) -> ExitCode {
     eprintln!("{message}");

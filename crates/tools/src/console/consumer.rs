@@ -101,21 +101,14 @@ const SPEC: Spec = Spec {
 };
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    let options = match SPEC
-        .parse(arguments)
-        .and_then(|options| check(&options).map(|()| options))
-    {
+    let options = match crate::options_or_exit(
+        SPEC.parse(arguments)
+            .and_then(|options| check(&options).map(|()| options)),
+        &SPEC,
+    ) {
         Ok(options) => options,
-        Err(ToolError::Help(about)) => {
-            crate::usage(&about, &SPEC);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => return crate::usage(&error.to_string(), &SPEC),
+        Err(code) => return code,
     };
-    if options.has("version") {
-        println!("{}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
     for (old, new) in [
         ("property", "formatter-property"),
         ("consumer-property", "command-property"),

@@ -99,18 +99,13 @@ const SPEC: Spec = Spec {
 };
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    let options = match SPEC.parse(&with_bare_value(arguments, "--compression-codec", "gzip")) {
+    let options = match crate::options_or_exit(
+        SPEC.parse(&with_bare_value(arguments, "--compression-codec", "gzip")),
+        &SPEC,
+    ) {
         Ok(options) => options,
-        Err(ToolError::Help(about)) => {
-            crate::usage(&about, &SPEC);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => return crate::usage(&error.to_string(), &SPEC),
+        Err(code) => return code,
     };
-    if options.has("version") {
-        println!("{}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
     for (old, new) in [
         ("property", "reader-property"),
         ("producer-property", "command-property"),

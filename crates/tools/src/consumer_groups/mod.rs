@@ -138,21 +138,14 @@ const SPEC: Spec = Spec {
 };
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    let options = match SPEC
-        .parse(&with_optional_values(arguments))
-        .and_then(|options| check(&options).map(|()| options))
-    {
+    let options = match crate::options_or_exit(
+        SPEC.parse(&with_optional_values(arguments))
+            .and_then(|options| check(&options).map(|()| options)),
+        &SPEC,
+    ) {
         Ok(options) => options,
-        Err(ToolError::Help(about)) => {
-            crate::usage(&about, &SPEC);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => return crate::usage(&error.to_string(), &SPEC),
+        Err(code) => return code,
     };
-    if options.has("version") {
-        println!("{}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
-    }
     match block_on(execute(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(ToolError::Usage(message)) => crate::usage(&message, &SPEC),

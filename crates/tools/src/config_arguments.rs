@@ -53,7 +53,7 @@ pub(crate) fn types(options: &Options) -> Vec<&str> {
 }
 
 /// Names that the arguments give, empty for the defaults.
-fn names(options: &Options) -> Vec<&str> {
+pub(crate) fn names(options: &Options) -> Vec<&str> {
     let given = options.all("entity-name").iter().map(String::as_str);
     let defaults = options.has("entity-default").then_some("");
     let by_flag = NAMING.iter().filter_map(|(flag, _)| options.get(flag));

@@ -1,4 +1,5 @@
-//! `kafka-configs`: describe and change the configs of topics, brokers, groups and client metrics.
+//! `kafka-configs`: describe and change the configs of topics, brokers, loggers, groups and client metrics; quotas are in
+//! [`config_quotas`].
 
 use std::collections::{BTreeSet, HashSet};
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use milena_protocol::messages::{
 
 use crate::admin::{self, TOPIC_RESOURCE};
 use crate::config_arguments::{self, added, deleted};
+use crate::config_quotas;
 use crate::options::{Options, Spec, switch, valued};
 use crate::{ToolError, ToolResult, block_on};
 
@@ -138,9 +140,6 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// Entities whose settings are quotas and credentials, which have APIs of their own.
-const OTHER_KINDS: [&str; 3] = ["users", "clients", "ips"];
-
 /// Which entities the flags mean.
 #[derive(Debug)]
 struct Target {
@@ -184,12 +183,6 @@ fn check(options: &Options) -> ToolResult {
 
 fn target(options: &Options) -> ToolResult<Target> {
     let types = config_arguments::types(options);
-    let other = types.iter().any(|kind| OTHER_KINDS.contains(kind));
-    if other {
-        return Err(ToolError::Failed(
-            "Quotas and credentials (users, clients, ips) are not supported by this command yet; Kafka's own kafka-configs can be used.".into(),
-        ));
-    }
     if options.has("broker-defaults") {
         return Ok(Target {
             kind: &BROKERS,
@@ -215,6 +208,10 @@ fn target(options: &Options) -> ToolResult<Target> {
 }
 
 async fn execute(options: &Options) -> ToolResult {
+    if config_quotas::are_meant(options) {
+        let mut client = admin::connect(options, "admin-client").await?;
+        return config_quotas::execute(&mut client, options).await;
+    }
     let target = target(options)?;
     let mut client = admin::connect(options, "admin-client").await?;
     if options.has("describe") {

@@ -11,6 +11,7 @@ mod output;
 mod admin;
 mod broker_api_versions;
 mod config_arguments;
+mod config_quotas;
 mod configs;
 mod console;
 mod consumer_groups;

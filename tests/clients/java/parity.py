@@ -114,6 +114,23 @@ def configs():
     same("kafka-configs", "--alter", "--broker-logger", "1", "--add-config", "root=INFO")
     same("kafka-configs", "--alter", "--broker-logger", "1", "--add-config", "no.such.logger=INFO")
     same("kafka-configs", "--alter", "--broker-logger", "1", "--delete-config", "root")
+    quotas()
+
+
+def quotas():
+    alike("kafka-configs", "--alter", "--entity-type", "clients", "--entity-name", "OWN", "--add-config", "producer_byte_rate=10485760,consumer_byte_rate=1e6")
+    alike("kafka-configs", "--alter", "--user", "OWN", "--client-defaults", "--add-config", "request_percentage=12.5")
+    alike("kafka-configs", "--alter", "--user-defaults", "--add-config", "controller_mutation_rate=1000")
+    alike("kafka-configs", "--alter", "--ip", "127.0.0.9", "--add-config", "connection_creation_rate=50")
+    for entity in (["clients"], ["users"], ["ips"], ["users", "--entity-type", "clients"], ["clients", "--entity-name", "owna"], ["clients", "--entity-name", "none"]):
+        same("kafka-configs", "--describe", "--entity-type", *entity)
+    same("kafka-configs", "--describe", "--user", "none")
+    alike("kafka-configs", "--alter", "--client", "OWN", "--add-config", "producer_byte_rate=x")
+    alike("kafka-configs", "--alter", "--client", "OWN", "--add-config", "no_such=1")
+    alike("kafka-configs", "--alter", "--user", "OWN", "--delete-config", "producer_byte_rate")
+    alike("kafka-configs", "--alter", "--client", "OWN", "--delete-config", "consumer_byte_rate")
+    code, _ = ours("kafka-configs", ["--alter", "--user-defaults", "--delete-config", "controller_mutation_rate"])
+    must(code == 0, "quotas of all users are deleted")
 
 
 def consoles():

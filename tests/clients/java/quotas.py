@@ -49,6 +49,8 @@ def main():
     must(f"producer_byte_rate={float(RATE)}" in described and "consumer_byte_rate=" in described, "kafka-configs describes a client's quotas", described)
     described = configs("--describe", "--entity-type", "users", "--entity-name", "alice", "--entity-type", "clients")
     must("controller_mutation_rate=3.5" in described, "and those of a user's clients", described)
+    described = configs("--describe", "--entity-type", "users", "--entity-default")
+    must("request_percentage=1000.0" in described, "and those of all users", described)
     described = configs("--describe", "--entity-type", "ips")
     must("127.0.0.9" in described and "connection_creation_rate=7" in described, "and those of addresses", described)
 

@@ -10,7 +10,7 @@ use milena_protocol::Str;
 use milena_state::{Change, Row};
 
 use crate::api_error::ApiError;
-use crate::small_facts::{FromRows, SmallFacts, row, text_of};
+use crate::small_facts::{FromRows, SmallFacts, changed_rows, text_of};
 use crate::topics::Overrides;
 
 pub(crate) const SHARD: &str = "group-configs";
@@ -47,16 +47,7 @@ impl Groups {
                 "There are {MAX_GROUPS} groups with configs already."
             )));
         }
-        let gone = old
-            .keys()
-            .filter(|config| !new.contains_key(*config))
-            .map(|config| row(format!("{group}/{config}"), None));
-        let set = new
-            .iter()
-            .filter(|(config, value)| old.get(*config) != Some(*value))
-            .map(|(config, value)| row(format!("{group}/{config}"), Some(value.clone())));
-        let changes = gone.chain(set).collect();
-        Ok((groups, changes))
+        Ok((groups, changed_rows(group, &old, &new)))
     }
 }
 

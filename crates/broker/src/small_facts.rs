@@ -4,6 +4,7 @@
 //! middle it is unknown what is stored; the lease is given up, and the next change acquires the shard
 //! and reads it again before it decides anything.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -96,6 +97,19 @@ async fn acquire(facts: &Arc<dyn StateStore>, shard: &Shard) -> Result<(Lease, V
 pub(crate) fn text_of(row: &Row) -> Result<(&str, &str), String> {
     let text = |bytes| std::str::from_utf8(bytes).map_err(|_| format!("the fact {:?} is not UTF-8", row.0));
     Ok((text(&row.0)?, text(&row.1)?))
+}
+
+/// The rows `<entity>/<name>` that make what is stored of an entity's values `new`, which were `old`.
+pub(crate) fn changed_rows<V: PartialEq + ToString>(
+    entity: &str,
+    old: &BTreeMap<String, V>,
+    new: &BTreeMap<String, V>,
+) -> Vec<Change> {
+    let gone = old.keys().filter(|name| !new.contains_key(*name));
+    let set = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
+    gone.map(|name| row(format!("{entity}/{name}"), None))
+        .chain(set.map(|(name, value)| row(format!("{entity}/{name}"), Some(value.to_string()))))
+        .collect()
 }
 
 /// A row to be stored, or removed.

@@ -9,7 +9,7 @@ use regex::{Regex, RegexBuilder};
 use super::Who;
 use crate::api_error::ApiError;
 use crate::config::{ConfigEntry, ConfigSource, ConfigSynonym, ConfigType};
-use crate::small_facts::{FromRows, row, text_of};
+use crate::small_facts::{FromRows, changed_rows, text_of};
 use crate::topics::Overrides;
 
 /// How many there may be.
@@ -148,16 +148,7 @@ impl Subscriptions {
 
     /// The subscription set to `new`, or gone if nothing is set, and what is to be stored.
     pub(crate) fn with(&self, name: &str, new: Overrides) -> Result<(Self, Vec<Change>), ApiError> {
-        let old = self.overrides(name);
-        let key = |config: &String| format!("{name}/{config}");
-        let set = new
-            .iter()
-            .filter(|(config, value)| old.get(*config) != Some(*value));
-        let unset = old.keys().filter(|config| !new.contains_key(*config));
-        let changes = set
-            .map(|(config, value)| row(key(config), Some(value.clone())))
-            .chain(unset.map(|config| row(key(config), None)))
-            .collect();
+        let changes = changed_rows(name, &self.overrides(name), &new);
         let mut next = self.clone();
         if new.is_empty() {
             next.0.remove(name);

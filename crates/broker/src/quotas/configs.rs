@@ -7,7 +7,7 @@ use milena_state::{Change, Row};
 
 use super::Kind;
 use crate::api_error::ApiError;
-use crate::small_facts::{FromRows, row, text_of};
+use crate::small_facts::{FromRows, changed_rows, text_of};
 
 pub(crate) const USER: &str = "user";
 pub(crate) const CLIENT_ID: &str = "client-id";
@@ -119,12 +119,7 @@ impl QuotaConfigs {
         let old = self.0.get(entity).cloned().unwrap_or_default();
         let id = serde_json::to_string(entity)
             .map_err(|error| ApiError::new(ErrorCode::UnknownServerError, error.to_string()))?;
-        let set = values.iter().filter(|(key, value)| old.get(*key) != Some(*value));
-        let unset = old.keys().filter(|key| !values.contains_key(*key));
-        let changes = set
-            .map(|(key, value)| row(format!("{id}/{key}"), Some(value.to_string())))
-            .chain(unset.map(|key| row(format!("{id}/{key}"), None)))
-            .collect();
+        let changes = changed_rows(&id, &old, &values);
         if values.is_empty() {
             self.0.remove(entity);
         } else {

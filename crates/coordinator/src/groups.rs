@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use milena_protocol::messages::describe_groups_response::DescribedGroup;
@@ -17,11 +18,14 @@ use milena_protocol::messages::{
 use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue};
 use milena_protocol::{ErrorCode, Str, Uuid};
 
+use crate::classic::{ClassicGroup, Join, Parked, State};
 use crate::facts::{self, Key, LoadError};
-use crate::group::{Group, Join, Parked, State, Step};
+use crate::group::{Group, Membership};
 use crate::limits::{MAX_GROUPS_PER_SHARD, MAX_NAME_BYTES};
 use crate::offsets::{self, pending};
+use crate::step::Step;
 use crate::timers::{TimerKey, Timers};
+use crate::topics::TopicImage;
 use crate::{Client, Effects, GroupConfig, Reply, Ticket};
 
 /// OffsetCommit from this version on tells that the group is unknown, and not its generation.
@@ -31,14 +35,13 @@ const FIRST_DESCRIBE_VERSION_WITH_GROUP_ID_NOT_FOUND: i16 = 6;
 /// LeaveGroup from this version on names its members in a list.
 const FIRST_LEAVE_VERSION_WITH_MEMBERS: i16 = 3;
 
-const CLASSIC_GROUP_TYPE: &str = "classic";
-
 /// One shard of groups, with its timers.
 pub struct Groups {
     config: GroupConfig,
     new_member_suffix: Box<dyn FnMut() -> Uuid + Send>,
     groups: BTreeMap<Str, Group>,
     timers: Timers,
+    topics: Arc<TopicImage>,
 }
 
 impl fmt::Debug for Groups {
@@ -59,6 +62,7 @@ impl Groups {
             new_member_suffix: Box::new(new_member_suffix),
             groups: BTreeMap::new(),
             timers: Timers::default(),
+            topics: Arc::default(),
         }
     }
 
@@ -77,7 +81,8 @@ impl Groups {
             match facts::parse_key(&key)? {
                 Key::Group { group } => {
                     let value: GroupMetadataValue = facts::decode(&key, &value)?;
-                    self.groups.insert(group.clone(), Group::load(group, value));
+                    self.groups
+                        .insert(group.clone(), Group::load_classic(group, value));
                 }
                 Key::Offset {
                     group,
@@ -120,16 +125,8 @@ impl Groups {
     fn start_timers(&mut self, now_ms: i64) {
         let mut effects = Effects::default();
         let (mut step, groups) = self.step(now_ms, &mut effects);
-        let limit = usize::try_from(step.config.max_group_size).unwrap_or(0);
         for group in groups.values_mut() {
-            let ids: Vec<Str> = group.members.keys().cloned().collect();
-            for id in &ids {
-                group.reschedule_session(&mut step, id);
-            }
-            // The limit was lowered: whoever joins again last will be turned away.
-            if ids.len() > limit {
-                group.prepare_rebalance(&mut step);
-            }
+            group.start_timers(&mut step);
         }
         debug_assert!(
             effects == Effects::default(),
@@ -141,6 +138,13 @@ impl Groups {
     pub fn update_config(&mut self, now_ms: i64, config: GroupConfig) {
         self.config = config;
         self.schedule_expiry(now_ms);
+    }
+
+    /// Shows the topics as they are from now on.
+    pub fn see_topics(&mut self, topics: &Arc<TopicImage>) {
+        if !Arc::ptr_eq(&self.topics, topics) {
+            self.topics = topics.clone();
+        }
     }
 
     fn schedule_expiry(&mut self, now_ms: i64) {
@@ -158,6 +162,7 @@ impl Groups {
             Step {
                 now_ms,
                 config: &self.config,
+                topics: &self.topics,
                 timers: &mut self.timers,
                 effects,
             },
@@ -182,6 +187,7 @@ impl Groups {
         let mut step = Step {
             now_ms,
             config: &self.config,
+            topics: &self.topics,
             timers: &mut self.timers,
             effects: &mut effects,
         };
@@ -192,12 +198,16 @@ impl Groups {
         let join = Join::new(parked, client, request);
         let suffix = || uuid_text(suffix());
         match self.groups.get_mut(&request.group_id) {
-            Some(group) => group.join(&mut step, join, suffix),
+            Some(group) => match &mut group.membership {
+                Membership::Classic(group) => group.join(&mut step, join, suffix),
+            },
             None => {
-                let mut group = Group::new(request.group_id.detached(), now_ms);
+                let id = request.group_id.detached();
+                let mut group = ClassicGroup::new(id.clone(), now_ms);
                 let mut creation = Effects::default();
                 group.persist(&mut creation);
                 group.join(&mut step, join, suffix);
+                let group = Group::of(id, Membership::Classic(group));
                 // A group that a refused request would have created is not created.
                 if !group.is_vacant() {
                     step.effects.facts.append(&mut creation.facts);
@@ -234,7 +244,9 @@ impl Groups {
         match groups.get_mut(&request.group_id) {
             _ if request.group_id.is_empty() => step.fail_sync(ticket, ErrorCode::InvalidGroupId),
             None => step.fail_sync(ticket, ErrorCode::UnknownMemberId),
-            Some(group) => group.sync(&mut step, ticket, request),
+            Some(group) => match &mut group.membership {
+                Membership::Classic(group) => group.sync(&mut step, ticket, request),
+            },
         }
         effects
     }
@@ -245,7 +257,9 @@ impl Groups {
         match groups.get_mut(&request.group_id) {
             _ if request.group_id.is_empty() => step.answer_heartbeat(ticket, ErrorCode::InvalidGroupId),
             None => step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId),
-            Some(group) => group.heartbeat(&mut step, ticket, request),
+            Some(group) => match &mut group.membership {
+                Membership::Classic(group) => group.heartbeat(&mut step, ticket, request),
+            },
         }
         effects
     }
@@ -272,7 +286,9 @@ impl Groups {
         };
         let (mut step, groups) = self.step(now_ms, &mut effects);
         let left = match groups.get_mut(&request.group_id) {
-            Some(group) => group.leave(&mut step, &members),
+            Some(group) => match &mut group.membership {
+                Membership::Classic(group) => group.leave(&mut step, &members),
+            },
             None => members.iter().map(unknown_member).collect(),
         };
         if single {
@@ -411,13 +427,13 @@ impl Groups {
 
     pub fn delete_group(&mut self, ticket: Ticket, group_id: &Str) -> Effects {
         let mut effects = Effects::default();
-        let error = match self.groups.get(group_id).map(|group| group.state) {
+        let error = match self.groups.get(group_id).map(Group::is_empty) {
             None => ErrorCode::GroupIdNotFound,
-            Some(State::Empty) => {
+            Some(true) => {
                 self.forget_group(group_id, &mut effects);
                 ErrorCode::None
             }
-            Some(_) => ErrorCode::NonEmptyGroup,
+            Some(false) => ErrorCode::NonEmptyGroup,
         };
         effects.reply(ticket, Reply::DeleteGroup(error));
         effects
@@ -426,21 +442,9 @@ impl Groups {
     /// Removes an empty group with its offsets; members who were only given an id yet will find
     /// it unknown and join afresh.
     fn forget_group(&mut self, group_id: &Str, effects: &mut Effects) {
-        let Some(mut group) = self.groups.remove(group_id) else {
-            return;
-        };
-        assert!(
-            group.members.is_empty(),
-            "group {group_id} is removed with members"
-        );
-        for member in group.member_ids_pending() {
-            self.timers.cancel(TimerKey::Session {
-                group: group.id.clone(),
-                member: member.clone(),
-            });
+        if let Some(group) = self.groups.remove(group_id) {
+            group.forget(&mut self.timers, effects);
         }
-        group.offsets.clear(group_id, effects);
-        effects.remove(facts::group_key(group_id));
     }
 
     pub fn describe(&self, group_id: &Str, version: i16) -> DescribedGroup {
@@ -448,7 +452,7 @@ impl Groups {
             group_id: group_id.clone(),
             ..DescribedGroup::default()
         };
-        let Some(group) = self.groups.get(group_id) else {
+        let Some(group) = self.groups.get(group_id).and_then(Group::classic) else {
             described.group_state = Str::from("Dead");
             if version >= FIRST_DESCRIBE_VERSION_WITH_GROUP_ID_NOT_FOUND {
                 described.error_code = ErrorCode::GroupIdNotFound.code();
@@ -480,19 +484,16 @@ impl Groups {
                     .iter()
                     .any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
         };
-        if !has(types, CLASSIC_GROUP_TYPE) {
-            return Vec::new();
-        }
         let wanted = self
             .groups
             .values()
-            .filter(|group| has(states, group.state.name()));
+            .filter(|group| has(types, group.group_type()) && has(states, group.state_name()));
         wanted
             .map(|group| ListedGroup {
                 group_id: group.id.clone(),
-                protocol_type: group.protocol_type.clone().unwrap_or_default(),
-                group_state: Str::from(group.state.name()),
-                group_type: Str::from(CLASSIC_GROUP_TYPE),
+                protocol_type: group.protocol_type(),
+                group_state: Str::from(group.state_name()),
+                group_type: Str::from(group.group_type()),
                 ..ListedGroup::default()
             })
             .collect()
@@ -513,12 +514,12 @@ impl Groups {
             match key {
                 TimerKey::Expiry => self.expire(now_ms, &mut effects),
                 TimerKey::Join { group } => {
-                    if let Some(group) = groups.get_mut(&group) {
+                    if let Some(group) = groups.get_mut(&group).and_then(Group::classic_mut) {
                         group.join_timer_fired(&mut step);
                     }
                 }
                 TimerKey::Sync { group } => {
-                    if let Some(group) = groups.get_mut(&group) {
+                    if let Some(group) = groups.get_mut(&group).and_then(Group::classic_mut) {
                         group.sync_timer_fired(&mut step);
                     }
                 }
@@ -537,7 +538,7 @@ impl Groups {
         let (mut step, groups) = self.step(now_ms, effects);
         for group in groups.values_mut() {
             let without_offsets = group.expire_offsets(&mut step);
-            if without_offsets && group.state == State::Empty && !group.has_pending_joins() {
+            if without_offsets && group.is_unused() {
                 unused.push(group.id.clone());
             }
         }
@@ -567,7 +568,7 @@ impl Groups {
 
     /// How many members all groups have together.
     pub fn member_count(&self) -> usize {
-        self.groups.values().map(|group| group.members.len()).sum()
+        self.groups.values().map(Group::member_count).sum()
     }
 
     /// Panics if something that must hold between steps does not. For tests.

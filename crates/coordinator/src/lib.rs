@@ -24,13 +24,17 @@
 //!   which the effects were given. When storing fails, the state in memory is ahead of what is
 //!   stored: the driver drops the shard and loads it again.
 
+mod classic;
 mod effects;
 mod facts;
 mod group;
 mod groups;
+mod modern;
 mod offsets;
+mod step;
 mod subscription;
 mod timers;
+mod topics;
 mod transactions;
 
 pub mod limits;
@@ -38,6 +42,7 @@ pub mod limits;
 pub use effects::{Effects, EndTransaction, FactChange, Reply, Ticket};
 pub use facts::LoadError;
 pub use groups::Groups;
+pub use topics::{TopicImage, TopicInfo};
 pub use transactions::{
     AddPartitions, TransactionConfig, TransactionFilter, TransactionState, Transactions, whole_match,
 };

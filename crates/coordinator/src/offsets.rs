@@ -25,8 +25,9 @@ use milena_protocol::stored::OffsetCommitValue;
 use milena_protocol::{ErrorCode, Str, Uuid};
 
 use crate::facts;
-use crate::group::{Group, State, Step};
+use crate::group::{Group, UnusedSince};
 use crate::limits::MAX_NAME_BYTES;
+use crate::step::Step;
 use crate::{Effects, GroupConfig};
 
 const NO_OFFSET: i64 = -1;
@@ -100,28 +101,6 @@ impl Offsets {
 }
 
 impl Group {
-    /// Whether this client may commit now. The generation is -1 when it is not a member: an
-    /// administrator or a consumer that assigns its partitions itself.
-    fn validate_offset_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
-        let generation = request.generation_id_or_member_epoch;
-        if generation < 0 && self.state == State::Empty {
-            return Ok(());
-        }
-        let instance_id = request.group_instance_id.as_ref();
-        if generation < 0 && request.member_id.is_empty() && instance_id.is_none() {
-            // Members own the offsets of a group that has any.
-            return Err(ErrorCode::UnknownMemberId);
-        }
-        self.validate_member(&request.member_id, instance_id)?;
-        if generation != self.generation {
-            return Err(ErrorCode::IllegalGeneration);
-        }
-        if self.state == State::CompletingRebalance {
-            return Err(ErrorCode::RebalanceInProgress);
-        }
-        Ok(())
-    }
-
     pub(crate) fn commit_offsets(
         &mut self,
         step: &mut Step<'_>,
@@ -130,10 +109,7 @@ impl Group {
         if let Err(error) = self.validate_offset_commit(request) {
             return commit_error(request, error);
         }
-        // A commit keeps the session alive as a heartbeat does.
-        if matches!(self.state, State::Stable | State::PreparingRebalance) {
-            self.reschedule_session(step, &request.member_id);
-        }
+        self.keep_alive(step, &request.member_id);
         let retention = request.retention_time_ms;
         let expire_timestamp_ms =
             (retention != DEFAULT_RETENTION_TIME).then(|| step.now_ms.saturating_add(retention));
@@ -190,9 +166,8 @@ impl Group {
         request: &OffsetDeleteRequest,
     ) -> OffsetDeleteResponse {
         let mut response = OffsetDeleteResponse::default();
-        if self.state != State::Empty && !self.uses_consumer_protocol() {
-            // What the members of other protocols use is not known.
-            response.error_code = ErrorCode::NonEmptyGroup.code();
+        if let Err(error) = self.validate_offset_delete() {
+            response.error_code = error.code();
             return response;
         }
         for topic in &request.topics {
@@ -232,22 +207,20 @@ impl Group {
             // A group is in use as long as a transaction may commit offsets to it.
             return false;
         }
-        // Since when an offset is unused: in a group without membership and in one with members
-        // since its commit, in a group that all members have left since they left.
-        let since_state_began = match (&self.protocol_type, self.state) {
-            (None, _) => false,
-            (Some(_), State::Empty) => true,
-            (Some(_), State::Stable) if self.knows_subscribed_topics() => false,
-            _ => return false,
-        };
-        let state_since_ms = self.state_since_ms.filter(|_| since_state_began);
+        let unused_since = self.offsets_unused_since();
+        if unused_since == UnusedSince::InUse {
+            return false;
+        }
         let mut expired = Vec::new();
         for (topic, partitions) in &self.offsets.topics {
             if self.is_subscribed_to(topic) {
                 continue;
             }
             for (partition, committed) in partitions {
-                let unused_since_ms = state_since_ms.unwrap_or(committed.commit_timestamp_ms);
+                let unused_since_ms = match unused_since {
+                    UnusedSince::Time(time_ms) => time_ms,
+                    _ => committed.commit_timestamp_ms,
+                };
                 if committed.is_expired(unused_since_ms, step.now_ms, step.config.offsets_retention_ms) {
                     expired.push((topic.clone(), *partition));
                 }

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::outcome::BoxFuture;
 use crate::shards::{Machine, Shard, hash};
 use crate::stop::Stop;
+use crate::topics::Topics;
 
 /// How many shards groups are spread over. Part of the stored format: never to be changed.
 pub(crate) const GROUP_SHARDS: usize = 8;
@@ -87,6 +88,20 @@ impl Groups {
         request: impl FnOnce(&mut GroupsShard, i64, Ticket) -> Effects,
     ) -> BoxFuture<Result<Reply, ErrorCode>> {
         self.shard(group_id).ask(request)
+    }
+
+    /// The same for a request whose decision depends on the topics.
+    pub(crate) fn ask_seeing(
+        &self,
+        topics: &Topics,
+        group_id: &str,
+        request: impl FnOnce(&mut GroupsShard, i64, Ticket) -> Effects,
+    ) -> BoxFuture<Result<Reply, ErrorCode>> {
+        let image = topics.image();
+        self.ask(group_id, |groups, now_ms, ticket| {
+            groups.see_topics(&image);
+            request(groups, now_ms, ticket)
+        })
     }
 
     /// Looks at a group as it is stored.

@@ -31,9 +31,11 @@ pub(crate) async fn handle(
         client_id: Str::from(context.client_id.as_deref().unwrap_or_default().to_owned()),
         client_host: Str::from(context.client_host()),
     };
-    let reply = broker.groups.ask(&request.group_id, |groups, now_ms, ticket| {
-        groups.join(now_ms, ticket, version, &client, &request)
-    });
+    let reply = broker
+        .groups
+        .ask_seeing(&broker.topics, &request.group_id, |groups, now_ms, ticket| {
+            groups.join(now_ms, ticket, version, &client, &request)
+        });
     let stopped = broker.stop.stopped();
     // The wait may be long: it must not keep the request's buffer.
     let member_id = request.member_id.detached();

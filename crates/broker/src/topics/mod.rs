@@ -20,6 +20,7 @@ mod writer;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use milena_coordinator::{TopicImage, TopicInfo};
 use milena_log::LogStore;
 use milena_protocol::{Str, Uuid};
 use milena_state::StateStore;
@@ -66,6 +67,8 @@ struct Image {
     by_id: HashMap<Uuid, Arc<Topic>>,
     /// Names that could collide, unified.
     by_unified_name: HashMap<String, Str>,
+    /// The same for the groups' coordinator.
+    of_groups: Arc<TopicImage>,
 }
 
 impl Image {
@@ -73,6 +76,12 @@ impl Image {
         if let Some(unified) = names::unified(&topic.name) {
             self.by_unified_name.insert(unified, topic.name.clone());
         }
+        Arc::make_mut(&mut self.of_groups).put(TopicInfo {
+            id: topic.id,
+            name: topic.name.clone(),
+            partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
+            is_internal: topic.is_internal(),
+        });
         self.by_id.insert(topic.id, topic.clone());
         self.by_name.insert(topic.name.clone(), topic);
     }
@@ -80,6 +89,7 @@ impl Image {
     fn remove(&mut self, name: &str) -> Option<Arc<Topic>> {
         let topic = self.by_name.remove(name)?;
         self.by_id.remove(&topic.id);
+        Arc::make_mut(&mut self.of_groups).remove(name);
         if let Some(unified) = names::unified(name) {
             self.by_unified_name.remove(&unified);
         }
@@ -110,6 +120,11 @@ impl Topics {
     /// Every topic, in the order of names.
     pub(crate) fn list(&self) -> Vec<Arc<Topic>> {
         self.read().by_name.values().cloned().collect()
+    }
+
+    /// The topics as they are now, as the groups' coordinator looks at them.
+    pub(crate) fn image(&self) -> Arc<TopicImage> {
+        self.read().of_groups.clone()
     }
 
     /// At most `limit` topics from `first` on, in the order of names.

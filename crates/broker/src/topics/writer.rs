@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
+use milena_coordinator::TopicImage;
 use milena_log::{LogError, LogStore, PartitionId};
 use milena_protocol::{ErrorCode, Str, Uuid};
 use milena_state::{Change, Lease, Shard, StateError, StateStore};
@@ -87,8 +88,13 @@ impl Topics {
         logs.update_moves(settings.current().moves.clone());
         logs.update_cordoned(&settings.current().cordoned_log_dirs);
         set_strays_aside(&logs, &stored).await?;
+        let rack = settings.current().broker_rack.clone().map(Str::from);
+        let image = Image {
+            of_groups: Arc::new(TopicImage::new(rack)),
+            ..Image::default()
+        };
         let topics = Self {
-            image: RwLock::new(Image::default()),
+            image: RwLock::new(image),
             writer: tokio::sync::Mutex::new(Writer { lease: Some(lease) }),
             facts,
             logs,

@@ -15,8 +15,9 @@ use milena_protocol::{ErrorCode, Str, Uuid};
 use super::{Committed, Offsets, insert, is_too_large};
 use crate::Effects;
 use crate::facts;
-use crate::group::{Group, State, Step};
+use crate::group::Group;
 use crate::limits::MAX_PENDING_PRODUCERS_PER_GROUP;
+use crate::step::Step;
 
 impl Offsets {
     pub(crate) fn load_pending(
@@ -96,29 +97,15 @@ impl Offsets {
 }
 
 impl Group {
-    /// Older clients do not say which member they are; those that do must be of this generation.
-    fn validate_transactional_commit(&self, request: &TxnOffsetCommitRequest) -> Result<(), ErrorCode> {
-        let is_new = !self.offsets.pending.contains_key(&request.producer_id);
-        if is_new && self.offsets.pending.len() >= MAX_PENDING_PRODUCERS_PER_GROUP {
-            return Err(ErrorCode::CoordinatorNotAvailable);
-        }
-        let instance_id = request.group_instance_id.as_ref();
-        let is_nobody = request.member_id.is_empty() && instance_id.is_none();
-        if request.generation_id < 0 && (is_nobody || self.state == State::Empty) {
-            return Ok(());
-        }
-        self.validate_member(&request.member_id, instance_id)?;
-        if request.generation_id != self.generation {
-            return Err(ErrorCode::IllegalGeneration);
-        }
-        Ok(())
-    }
-
     pub(crate) fn commit_transactional_offsets(
         &mut self,
         step: &mut Step<'_>,
         request: &TxnOffsetCommitRequest,
     ) -> TxnOffsetCommitResponse {
+        let is_new = !self.offsets.pending.contains_key(&request.producer_id);
+        if is_new && self.offsets.pending.len() >= MAX_PENDING_PRODUCERS_PER_GROUP {
+            return refuse(request, ErrorCode::CoordinatorNotAvailable);
+        }
         if let Err(error) = self.validate_transactional_commit(request) {
             return refuse(request, error);
         }

@@ -3,7 +3,7 @@
 
 use milena_protocol::{ErrorCode, Str};
 
-use super::{Group, State, Step};
+use super::{ClassicGroup, State, Step};
 use crate::limits::MIN_REBALANCE_RETRY_MS;
 use crate::timers::TimerKey;
 
@@ -15,7 +15,7 @@ pub(crate) struct InitialDelay {
     remaining_ms: i64,
 }
 
-impl Group {
+impl ClassicGroup {
     fn join_timer(&self) -> TimerKey {
         TimerKey::Join {
             group: self.id.clone(),

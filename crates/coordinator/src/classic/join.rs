@@ -4,7 +4,7 @@ use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::{JoinGroupRequest, JoinGroupResponse, SyncGroupResponse};
 use milena_protocol::{ErrorCode, Str};
 
-use super::{Group, Member, Parked, Protocol, State, Step, join_error};
+use super::{ClassicGroup, Member, Parked, Protocol, State, Step, join_error};
 use crate::limits::{
     MAX_GROUP_METADATA_BYTES, MAX_MEMBER_ID_PREFIX_BYTES, MAX_MEMBER_PROTOCOLS_BYTES, MAX_MEMBERS_PER_GROUP,
     MAX_NAME_BYTES, MAX_PENDING_MEMBERS_PER_GROUP, NEW_MEMBER_JOIN_TIMEOUT_MS,
@@ -86,7 +86,7 @@ impl Join {
     }
 }
 
-impl Group {
+impl ClassicGroup {
     /// `fresh_suffix` makes the random part of a new member's id.
     pub(crate) fn join(&mut self, step: &mut Step<'_>, join: Join, fresh_suffix: impl FnOnce() -> String) {
         if !self.accepts_joining_member(step, &join.member_id) {

@@ -20,7 +20,9 @@ mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use milena_protocol::messages::{HeartbeatResponse, JoinGroupResponse, SyncGroupResponse};
+use milena_protocol::messages::{
+    HeartbeatResponse, JoinGroupResponse, OffsetCommitRequest, SyncGroupResponse, TxnOffsetCommitRequest,
+};
 use milena_protocol::stored::GroupMetadataValue;
 use milena_protocol::stored::group_metadata_value::MemberMetadata;
 use milena_protocol::{ErrorCode, Str};
@@ -31,10 +33,10 @@ use pending::PendingJoins;
 use rebalance::InitialDelay;
 
 use crate::facts;
-use crate::offsets::Offsets;
+use crate::group::UnusedSince;
+use crate::step::Step;
 use crate::subscription::{CONSUMER_PROTOCOL_TYPE, subscribed_topics};
-use crate::timers::{TimerKey, Timers};
-use crate::{Effects, GroupConfig, Reply, Ticket};
+use crate::{Effects, Reply, Ticket};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -56,31 +58,7 @@ impl State {
     }
 }
 
-/// What a step works with besides the group itself.
-#[derive(Debug)]
-pub(crate) struct Step<'a> {
-    pub(crate) now_ms: i64,
-    pub(crate) config: &'a GroupConfig,
-    pub(crate) timers: &'a mut Timers,
-    pub(crate) effects: &'a mut Effects,
-}
-
 impl Step<'_> {
-    pub(crate) fn schedule_session(&mut self, group: &Str, member: &Str, timeout_ms: i64) {
-        let key = TimerKey::Session {
-            group: group.clone(),
-            member: member.clone(),
-        };
-        self.timers.schedule(key, self.now_ms.saturating_add(timeout_ms));
-    }
-
-    pub(crate) fn cancel_session(&mut self, group: &Str, member: &Str) {
-        self.timers.cancel(TimerKey::Session {
-            group: group.clone(),
-            member: member.clone(),
-        });
-    }
-
     pub(crate) fn answer_join(&mut self, parked: Parked, mut response: JoinGroupResponse) {
         if parked.version < 7 && response.protocol_name.is_none() {
             response.protocol_name = Some(Str::default());
@@ -120,7 +98,7 @@ fn join_error(member_id: &Str, error: ErrorCode) -> JoinGroupResponse {
 }
 
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct ClassicGroup {
     pub(crate) id: Str,
     pub(crate) state: State,
     /// What the group was before its current state; PreparingRebalance after Empty is the
@@ -148,10 +126,9 @@ pub(crate) struct Group {
     subscribed_topics: Option<BTreeSet<Str>>,
     new_member_added: bool,
     initial_delay: Option<InitialDelay>,
-    pub(crate) offsets: Offsets,
 }
 
-impl Group {
+impl ClassicGroup {
     /// An empty group without a protocol type: what commits without membership use, and what a
     /// group is before its first member joins.
     pub(crate) fn new(id: Str, now_ms: i64) -> Self {
@@ -174,7 +151,6 @@ impl Group {
             subscribed_topics: None,
             new_member_added: false,
             initial_delay: None,
-            offsets: Offsets::default(),
         }
     }
 
@@ -206,10 +182,7 @@ impl Group {
 
     /// Nothing would be lost with this group: it was created by the request that was just refused.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.state == State::Empty
-            && self.members.is_empty()
-            && self.pending_joins.is_empty()
-            && self.offsets.is_empty()
+        self.state == State::Empty && self.members.is_empty() && self.pending_joins.is_empty()
     }
 
     pub(crate) fn has_pending_joins(&self) -> bool {
@@ -413,10 +386,6 @@ impl Group {
             .is_some_and(|name| &**name == CONSUMER_PROTOCOL_TYPE)
     }
 
-    pub(crate) fn knows_subscribed_topics(&self) -> bool {
-        self.subscribed_topics.is_some()
-    }
-
     /// Whether a member consumes the topic; when the topics of a consumer group are unknown, any.
     pub(crate) fn is_subscribed_to(&self, topic: &Str) -> bool {
         match &self.subscribed_topics {
@@ -438,6 +407,71 @@ impl Group {
             topics.extend(subscribed_topics(&member.metadata(protocol))?);
         }
         Some(topics)
+    }
+
+    // --- offsets ------------------------------------------------------------------------------
+
+    /// Whether this client may commit now. The generation is -1 when it is not a member: an
+    /// administrator or a consumer that assigns its partitions itself.
+    pub(crate) fn validate_offset_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        let generation = request.generation_id_or_member_epoch;
+        if generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        let instance_id = request.group_instance_id.as_ref();
+        if generation < 0 && request.member_id.is_empty() && instance_id.is_none() {
+            // Members own the offsets of a group that has any.
+            return Err(ErrorCode::UnknownMemberId);
+        }
+        self.validate_member(&request.member_id, instance_id)?;
+        if generation != self.generation {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        if self.state == State::CompletingRebalance {
+            return Err(ErrorCode::RebalanceInProgress);
+        }
+        Ok(())
+    }
+
+    /// Older clients do not say which member they are; those that do must be of this generation.
+    pub(crate) fn validate_transactional_commit(
+        &self,
+        request: &TxnOffsetCommitRequest,
+    ) -> Result<(), ErrorCode> {
+        let instance_id = request.group_instance_id.as_ref();
+        let is_nobody = request.member_id.is_empty() && instance_id.is_none();
+        if request.generation_id < 0 && (is_nobody || self.state == State::Empty) {
+            return Ok(());
+        }
+        self.validate_member(&request.member_id, instance_id)?;
+        if request.generation_id != self.generation {
+            return Err(ErrorCode::IllegalGeneration);
+        }
+        Ok(())
+    }
+
+    /// In a group without membership and in one with members since the commit, in a group that all members
+    /// have left since they left.
+    pub(crate) fn offsets_unused_since(&self) -> UnusedSince {
+        let since_left = self.state_since_ms.map_or(UnusedSince::Commit, UnusedSince::Time);
+        match (&self.protocol_type, self.state) {
+            (None, _) => UnusedSince::Commit,
+            (Some(_), State::Empty) => since_left,
+            (Some(_), State::Stable) if self.subscribed_topics.is_some() => UnusedSince::Commit,
+            _ => UnusedSince::InUse,
+        }
+    }
+
+    /// Starts the sessions of the members that were loaded.
+    pub(crate) fn start_timers(&mut self, step: &mut Step<'_>) {
+        let ids: Vec<Str> = self.members.keys().cloned().collect();
+        for id in &ids {
+            self.reschedule_session(step, id);
+        }
+        // The limit was lowered: whoever joins again last will be turned away.
+        if ids.len() > usize::try_from(step.config.max_group_size).unwrap_or(0) {
+            self.prepare_rebalance(step);
+        }
     }
 
     /// Answers everybody who waits, because this coordinator stops being responsible.

@@ -5,10 +5,10 @@ use milena_protocol::messages::leave_group_request::MemberIdentity;
 use milena_protocol::messages::leave_group_response::MemberResponse;
 use milena_protocol::{ErrorCode, Str};
 
-use super::{Group, State, Step};
+use super::{ClassicGroup, State, Step};
 use crate::Ticket;
 
-impl Group {
+impl ClassicGroup {
     pub(crate) fn heartbeat(&mut self, step: &mut Step<'_>, ticket: Ticket, request: &HeartbeatRequest) {
         if let Err(error) = self.validate_member(&request.member_id, request.group_instance_id.as_ref()) {
             return step.answer_heartbeat(ticket, error);

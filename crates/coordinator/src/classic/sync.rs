@@ -6,11 +6,11 @@ use bytes::Bytes;
 use milena_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use milena_protocol::{ErrorCode, Str};
 
-use super::{Group, Member, State, Step, detached_bytes};
+use super::{ClassicGroup, Member, State, Step, detached_bytes};
 use crate::limits::MAX_GROUP_METADATA_BYTES;
 use crate::{Reply, Ticket};
 
-impl Group {
+impl ClassicGroup {
     pub(crate) fn sync(&mut self, step: &mut Step<'_>, ticket: Ticket, request: &SyncGroupRequest) {
         if let Err(error) = self.validate_sync(request) {
             return step.fail_sync(ticket, error);

@@ -1,0 +1,222 @@
+//! One group of any type: its committed offsets, which stay when the type changes, and its membership, which
+//! decides who may change them.
+//!
+//! What differs from type to type is asked of [`Membership`] here, and nowhere else.
+
+use milena_protocol::messages::{OffsetCommitRequest, TxnOffsetCommitRequest};
+use milena_protocol::stored::GroupMetadataValue;
+use milena_protocol::{ErrorCode, Str};
+
+use crate::Effects;
+use crate::classic::{ClassicGroup, State};
+use crate::facts;
+use crate::offsets::Offsets;
+use crate::step::Step;
+use crate::timers::{TimerKey, Timers};
+
+/// What keeps a group's members.
+#[derive(Debug)]
+pub(crate) enum Membership {
+    Classic(ClassicGroup),
+}
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) id: Str,
+    pub(crate) offsets: Offsets,
+    pub(crate) membership: Membership,
+}
+
+/// Since when the offsets of topics that nobody subscribes to are unused (KIP-211).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnusedSince {
+    /// They are in use, or it is not known whether.
+    InUse,
+    /// Each since it was committed.
+    Commit,
+    Time(i64),
+}
+
+impl Group {
+    pub(crate) fn of(id: Str, membership: Membership) -> Self {
+        Self {
+            id,
+            offsets: Offsets::default(),
+            membership,
+        }
+    }
+
+    /// An empty classic group: what commits without membership use.
+    pub(crate) fn new(id: Str, now_ms: i64) -> Self {
+        let group = ClassicGroup::new(id.clone(), now_ms);
+        Self::of(id, Membership::Classic(group))
+    }
+
+    pub(crate) fn load_classic(id: Str, value: GroupMetadataValue) -> Self {
+        let group = ClassicGroup::load(id.clone(), value);
+        Self::of(id, Membership::Classic(group))
+    }
+
+    /// The classic group that this is.
+    pub(crate) fn classic(&self) -> Option<&ClassicGroup> {
+        match &self.membership {
+            Membership::Classic(group) => Some(group),
+        }
+    }
+
+    pub(crate) fn classic_mut(&mut self) -> Option<&mut ClassicGroup> {
+        match &mut self.membership {
+            Membership::Classic(group) => Some(group),
+        }
+    }
+
+    /// The type as ListGroups gives it (KIP-848).
+    pub(crate) fn group_type(&self) -> &'static str {
+        match &self.membership {
+            Membership::Classic(_) => "classic",
+        }
+    }
+
+    /// The state as ListGroups gives it.
+    pub(crate) fn state_name(&self) -> &'static str {
+        match &self.membership {
+            Membership::Classic(group) => group.state.name(),
+        }
+    }
+
+    pub(crate) fn protocol_type(&self) -> Str {
+        match &self.membership {
+            Membership::Classic(group) => group.protocol_type.clone().unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn member_count(&self) -> usize {
+        match &self.membership {
+            Membership::Classic(group) => group.members.len(),
+        }
+    }
+
+    /// Whether it may be deleted.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.membership {
+            Membership::Classic(group) => group.state == State::Empty,
+        }
+    }
+
+    /// Nothing would be lost with this group: it was created by the request that was just refused.
+    pub(crate) fn is_vacant(&self) -> bool {
+        let nobody = match &self.membership {
+            Membership::Classic(group) => group.is_vacant(),
+        };
+        nobody && self.offsets.is_empty()
+    }
+
+    /// Empty for so long that nothing is left of it but its name.
+    pub(crate) fn is_unused(&self) -> bool {
+        match &self.membership {
+            Membership::Classic(group) => group.state == State::Empty && !group.has_pending_joins(),
+        }
+    }
+
+    /// Starts the sessions of the members that were loaded.
+    pub(crate) fn start_timers(&mut self, step: &mut Step<'_>) {
+        match &mut self.membership {
+            Membership::Classic(group) => group.start_timers(step),
+        }
+    }
+
+    pub(crate) fn session_expired(&mut self, step: &mut Step<'_>, member_id: &Str) {
+        match &mut self.membership {
+            Membership::Classic(group) => group.session_expired(step, member_id),
+        }
+    }
+
+    /// Removes what is stored of a group that is empty, and the timers that it still has.
+    pub(crate) fn forget(mut self, timers: &mut Timers, effects: &mut Effects) {
+        self.offsets.clear(&self.id, effects);
+        match self.membership {
+            Membership::Classic(group) => {
+                assert!(
+                    group.members.is_empty(),
+                    "group {} is removed with members",
+                    self.id
+                );
+                for member in group.member_ids_pending() {
+                    timers.cancel(TimerKey::Session {
+                        group: self.id.clone(),
+                        member: member.clone(),
+                    });
+                }
+                effects.remove(facts::group_key(&self.id));
+            }
+        }
+    }
+
+    /// Answers everybody who waits, because this coordinator stops being responsible.
+    pub(crate) fn unload(&mut self, step: &mut Step<'_>, error: ErrorCode) {
+        match &mut self.membership {
+            Membership::Classic(group) => group.unload(step, error),
+        }
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        match &self.membership {
+            Membership::Classic(group) => {
+                assert_eq!(self.id, group.id);
+                group.check_invariants();
+            }
+        }
+    }
+
+    // --- who may change the offsets -----------------------------------------------------------
+
+    pub(crate) fn validate_offset_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        match &self.membership {
+            Membership::Classic(group) => group.validate_offset_commit(request),
+        }
+    }
+
+    pub(crate) fn validate_transactional_commit(
+        &self,
+        request: &TxnOffsetCommitRequest,
+    ) -> Result<(), ErrorCode> {
+        match &self.membership {
+            Membership::Classic(group) => group.validate_transactional_commit(request),
+        }
+    }
+
+    /// A commit keeps the session of a classic member alive, as a heartbeat does.
+    pub(crate) fn keep_alive(&self, step: &mut Step<'_>, member_id: &Str) {
+        match &self.membership {
+            Membership::Classic(group) => {
+                if matches!(group.state, State::Stable | State::PreparingRebalance) {
+                    group.reschedule_session(step, member_id);
+                }
+            }
+        }
+    }
+
+    /// Whether the offsets of single topics may be deleted now.
+    pub(crate) fn validate_offset_delete(&self) -> Result<(), ErrorCode> {
+        match &self.membership {
+            // What the members of other protocols use is not known.
+            Membership::Classic(group) if group.state != State::Empty && !group.uses_consumer_protocol() => {
+                Err(ErrorCode::NonEmptyGroup)
+            }
+            Membership::Classic(_) => Ok(()),
+        }
+    }
+
+    /// Whether a member consumes the topic; when it is not known, whether one may.
+    pub(crate) fn is_subscribed_to(&self, topic: &Str) -> bool {
+        match &self.membership {
+            Membership::Classic(group) => group.is_subscribed_to(topic),
+        }
+    }
+
+    pub(crate) fn offsets_unused_since(&self) -> UnusedSince {
+        match &self.membership {
+            Membership::Classic(group) => group.offsets_unused_since(),
+        }
+    }
+}

@@ -136,6 +136,58 @@ pub(super) fn value(
     }
 }
 
+/// What is in force for one group: its overrides, else the broker's settings. Overrides were checked when
+/// they were set; bounds of the broker that changed since hold for them all the same.
+#[derive(Debug)]
+pub struct GroupSettings<'a> {
+    config: &'a BrokerConfig,
+    overrides: &'a Properties,
+}
+
+impl<'a> GroupSettings<'a> {
+    #[must_use]
+    pub fn new(config: &'a BrokerConfig, overrides: &'a Properties) -> Self {
+        Self { config, overrides }
+    }
+
+    /// A group config (such as `consumer.session.timeout.ms`) that is an INT.
+    #[must_use]
+    pub fn integer(&self, name: &str) -> i32 {
+        let layers = self.config.layers();
+        let value = integer(layers, self.overrides, name)
+            .or_else(|_| integer(layers, &Properties::new(), name))
+            .unwrap_or_default();
+        let limit = |name| layers.integer(name).ok().flatten();
+        let value = BOUNDED
+            .iter()
+            .find(|bounds| bounds.name == name)
+            .map_or(value, |bounds| {
+                let least = bounds.min.and_then(limit).unwrap_or(value);
+                let most = limit(bounds.max).unwrap_or(value);
+                value.max(least).min(most)
+            });
+        i32::try_from(value).unwrap_or(i32::MAX)
+    }
+
+    /// A group config that is a STRING.
+    #[must_use]
+    pub fn text(&self, name: &str) -> String {
+        match value(self.config.layers(), self.overrides, name) {
+            Ok(Some(Value::Text(text))) => text,
+            _ => String::new(),
+        }
+    }
+
+    /// A group config that is a BOOLEAN.
+    #[must_use]
+    pub fn boolean(&self, name: &str) -> bool {
+        matches!(
+            value(self.config.layers(), self.overrides, name),
+            Ok(Some(Value::Boolean(true)))
+        )
+    }
+}
+
 /// The broker setting that a group's setting falls back to, if there is one.
 pub(super) fn broker_name(name: &str) -> Option<String> {
     let inherited = format!("group.{name}");
@@ -168,6 +220,24 @@ mod tests {
             assert_eq!(error.code(), milena_protocol::ErrorCode::InvalidConfig);
             error.to_string()
         })
+    }
+
+    #[test]
+    fn a_groups_overrides_are_in_force_within_the_brokers_bounds() {
+        let broker = properties(&[("group.consumer.max.session.timeout.ms", "50000")]);
+        let config = BrokerConfig::new(broker).unwrap();
+        let overrides = properties(&[
+            ("consumer.session.timeout.ms", "60000"),
+            ("share.auto.offset.reset", "earliest"),
+            ("share.renew.acknowledge.enable", "false"),
+        ]);
+        let settings = GroupSettings::new(&config, &overrides);
+        assert_eq!(settings.integer("consumer.session.timeout.ms"), 50_000);
+        assert_eq!(settings.integer("consumer.heartbeat.interval.ms"), 5_000);
+        assert_eq!(settings.integer("streams.num.standby.replicas"), 0);
+        assert_eq!(settings.text("share.auto.offset.reset"), "earliest");
+        assert_eq!(settings.text("share.isolation.level"), "read_uncommitted");
+        assert!(!settings.boolean("share.renew.acknowledge.enable"));
     }
 
     #[test]

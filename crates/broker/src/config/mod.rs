@@ -47,7 +47,7 @@ pub use describe::{
     describe_topic,
 };
 pub use dynamic::validate_dynamic;
-pub use group::validate_group;
+pub use group::{GroupSettings, validate_group};
 pub use listeners::{Listener, SecurityProtocol};
 pub use properties::parse_properties;
 pub use sources::{Loaded, Sources, load};

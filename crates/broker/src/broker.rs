@@ -15,7 +15,7 @@ use crate::config::{self, BrokerConfig};
 use crate::context::{ConnectionInfo, RequestContext};
 use crate::features::{self, Features};
 use crate::group_configs::{self, GroupConfigs};
-use crate::groups::Groups;
+use crate::groups::{Groups, settings};
 use crate::loggers::Loggers;
 use crate::net::{BoundListener, Endpoint, LogLimit};
 use crate::producer_ids::ProducerIds;
@@ -23,7 +23,7 @@ use crate::quotas::Quotas;
 use crate::sessions::FetchSessions;
 use crate::settings::Settings;
 use crate::stop::Stop;
-use crate::topics::Topics;
+use crate::topics::{Overrides, Topics};
 use crate::transactions::Transactions;
 
 /// How often logs are asked for the work that time brings: flushing by time, expiry, freeing of deleted
@@ -225,6 +225,7 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
         offset_metadata_max_bytes: config.offset_metadata_max_bytes,
         offsets_retention_ms: config.offsets_retention_ms,
         offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+        consumer: settings::consumer_of(config, &Overrides::new()),
     }
 }
 

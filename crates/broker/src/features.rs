@@ -28,7 +28,8 @@ pub(crate) struct Feature {
 }
 
 /// The highest level is in force until somebody chooses another.
-pub(crate) const SUPPORTED: [Feature; 2] = [
+pub(crate) const SUPPORTED: [Feature; 3] = [
+    GROUP_VERSION,
     Feature {
         name: "metadata.version",
         min: METADATA_4_3_IV0,
@@ -41,6 +42,13 @@ pub(crate) const SUPPORTED: [Feature; 2] = [
     },
 ];
 const METADATA_4_3_IV0: i16 = 30;
+
+/// Level 1: consumer groups (KIP-848).
+pub(crate) const GROUP_VERSION: Feature = Feature {
+    name: "group.version",
+    min: 0,
+    max: 1,
+};
 
 pub(crate) type Features = SmallFacts<Levels>;
 
@@ -170,7 +178,7 @@ impl FromRows for Levels {
 mod tests {
     use super::*;
 
-    const TRANSACTIONS: &Feature = &SUPPORTED[1];
+    const TRANSACTIONS: &Feature = &SUPPORTED[2];
 
     fn update(levels: &Levels, level: i16, upgrade: UpgradeType) -> Result<(Levels, usize), String> {
         let update = [(TRANSACTIONS.name, level, upgrade)];

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use milena_protocol::messages::{
-    EndTxnResponse, HeartbeatResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse,
-    OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse, TxnOffsetCommitResponse,
+    ConsumerGroupHeartbeatResponse, EndTxnResponse, HeartbeatResponse, InitProducerIdResponse,
+    JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
+    TxnOffsetCommitResponse,
 };
 use milena_protocol::{ErrorCode, Str};
 
@@ -24,6 +25,7 @@ pub enum Reply {
     JoinGroup(JoinGroupResponse),
     SyncGroup(SyncGroupResponse),
     Heartbeat(HeartbeatResponse),
+    ConsumerGroupHeartbeat(ConsumerGroupHeartbeatResponse),
     LeaveGroup(LeaveGroupResponse),
     OffsetCommit(OffsetCommitResponse),
     OffsetDelete(OffsetDeleteResponse),

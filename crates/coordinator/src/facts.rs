@@ -6,6 +6,12 @@
 //! | `offset/<group>/<topic>/<partition>` | OffsetCommitValue |
 //! | `pending/<group>/<producer id>/<topic>/<partition>` | OffsetCommitValue of a transaction that is open |
 //! | `transaction/<transactional id>` | TransactionLogValue |
+//! | `consumer-group/<group>` | ConsumerGroupMetadataValue: epoch, hash of the topics |
+//! | `consumer-group/<group>/assignment` | ConsumerGroupTargetAssignmentMetadataValue |
+//! | `consumer-group/<group>/member/<member>` | ConsumerGroupMemberMetadataValue |
+//! | `consumer-group/<group>/target/<member>` | ConsumerGroupTargetAssignmentMemberValue |
+//! | `consumer-group/<group>/current/<member>` | ConsumerGroupCurrentMemberAssignmentValue |
+//! | `consumer-group/<group>/regex/<pattern>` | ConsumerGroupRegularExpressionValue |
 //!
 //! In names, `/` is written `%2F` and `%` is written `%25`, so a key has one reading only and
 //! `offset/<group>/` is the prefix of exactly that group's offsets. A value starts with its
@@ -14,6 +20,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue, TransactionLogValue};
 use milena_protocol::{Message, Reader, Str, Writer};
+
+use crate::consumer::Part;
 
 /// The version of GroupMetadataValue that is written (as Kafka: 4 has no use yet).
 const GROUP_METADATA_VERSION: i16 = 3;
@@ -51,6 +59,10 @@ pub(crate) enum Key {
     },
     Transaction {
         transactional_id: Str,
+    },
+    ConsumerGroup {
+        group: Str,
+        part: Part,
     },
 }
 
@@ -90,6 +102,42 @@ pub(crate) fn transaction_key(transactional_id: &str) -> Bytes {
     Bytes::from(key)
 }
 
+pub(crate) fn consumer_group_key(group: &str, part: &Part) -> Bytes {
+    let mut key = String::with_capacity(64 + group.len());
+    key.push_str("consumer-group/");
+    push_name(&mut key, group);
+    let (kind, name) = match part {
+        Part::Group => return Bytes::from(key),
+        Part::Assignment => ("/assignment", None),
+        Part::Member(name) => ("/member/", Some(name)),
+        Part::Target(name) => ("/target/", Some(name)),
+        Part::Current(name) => ("/current/", Some(name)),
+        Part::Regex(name) => ("/regex/", Some(name)),
+    };
+    key.push_str(kind);
+    if let Some(name) = name {
+        push_name(&mut key, name);
+    }
+    Bytes::from(key)
+}
+
+fn parse_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Part> {
+    let Some(kind) = parts.next() else {
+        return Some(Part::Group);
+    };
+    if kind == "assignment" {
+        return Some(Part::Assignment);
+    }
+    let name = parse_name(parts.next()?)?;
+    match kind {
+        "member" => Some(Part::Member(name)),
+        "target" => Some(Part::Target(name)),
+        "current" => Some(Part::Current(name)),
+        "regex" => Some(Part::Regex(name)),
+        _ => None,
+    }
+}
+
 pub(crate) fn parse_key(key: &Bytes) -> Result<Key, LoadError> {
     try_parse_key(key).ok_or_else(|| LoadError::UnknownKey(key.clone()))
 }
@@ -113,6 +161,10 @@ fn try_parse_key(key: &[u8]) -> Option<Key> {
         },
         "transaction" => Key::Transaction {
             transactional_id: parse_name(parts.next()?)?,
+        },
+        "consumer-group" => Key::ConsumerGroup {
+            group: parse_name(parts.next()?)?,
+            part: parse_part(&mut parts)?,
         },
         _ => return None,
     };
@@ -163,7 +215,7 @@ pub(crate) fn encode_transaction(value: &TransactionLogValue) -> Bytes {
 }
 
 #[allow(clippy::expect_used)]
-fn encode<M: Message>(value: &M, version: i16) -> Bytes {
+pub(crate) fn encode<M: Message>(value: &M, version: i16) -> Bytes {
     let mut writer = Writer::new();
     // Encoding fails only for a field that the version cannot hold, and the versions above are
     // chosen so that they hold what is set: peers cannot reach it.
@@ -224,6 +276,19 @@ mod tests {
             let transaction = parse_key(&transaction_key(group)).unwrap();
             let transactional_id = Str::from(group.to_owned());
             assert_eq!(transaction, Key::Transaction { transactional_id });
+            let name = Str::from("a/%/.*".to_owned());
+            for part in [
+                Part::Group,
+                Part::Assignment,
+                Part::Member(name.clone()),
+                Part::Target(name.clone()),
+                Part::Current(name.clone()),
+                Part::Regex(name.clone()),
+            ] {
+                let key = parse_key(&consumer_group_key(group, &part)).unwrap();
+                let group = Str::from(group.to_owned());
+                assert_eq!(key, Key::ConsumerGroup { group, part });
+            }
         }
     }
 

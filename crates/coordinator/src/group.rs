@@ -9,15 +9,19 @@ use milena_protocol::{ErrorCode, Str};
 
 use crate::Effects;
 use crate::classic::{ClassicGroup, State};
+use crate::consumer::ConsumerGroup;
 use crate::facts;
 use crate::offsets::Offsets;
 use crate::step::Step;
+use crate::subscription::CONSUMER_PROTOCOL_TYPE;
 use crate::timers::{TimerKey, Timers};
+use crate::topics::TopicImage;
 
 /// What keeps a group's members.
 #[derive(Debug)]
 pub(crate) enum Membership {
     Classic(ClassicGroup),
+    Consumer(ConsumerGroup),
 }
 
 #[derive(Debug)]
@@ -61,12 +65,47 @@ impl Group {
     pub(crate) fn classic(&self) -> Option<&ClassicGroup> {
         match &self.membership {
             Membership::Classic(group) => Some(group),
+            Membership::Consumer(_) => None,
         }
     }
 
     pub(crate) fn classic_mut(&mut self) -> Option<&mut ClassicGroup> {
         match &mut self.membership {
             Membership::Classic(group) => Some(group),
+            Membership::Consumer(_) => None,
+        }
+    }
+
+    /// The consumer group that this is.
+    pub(crate) fn consumer(&self) -> Option<&ConsumerGroup> {
+        match &self.membership {
+            Membership::Consumer(group) => Some(group),
+            Membership::Classic(_) => None,
+        }
+    }
+
+    pub(crate) fn consumer_mut(&mut self) -> Option<&mut ConsumerGroup> {
+        match &mut self.membership {
+            Membership::Consumer(group) => Some(group),
+            Membership::Classic(_) => None,
+        }
+    }
+
+    /// An empty classic group becomes a consumer group that has its first member; the offsets stay.
+    pub(crate) fn become_consumer(&mut self, new: ConsumerGroup, effects: &mut Effects) {
+        effects.remove(facts::group_key(&self.id));
+        self.membership = Membership::Consumer(new);
+    }
+
+    /// A consumer group that nobody is in becomes a classic group; the offsets stay.
+    pub(crate) fn become_classic_if_empty(&mut self, step: &mut Step<'_>) {
+        if let Membership::Consumer(old) = &self.membership
+            && old.is_empty()
+        {
+            old.forget(step.effects);
+            let new = ClassicGroup::new(self.id.clone(), step.now_ms);
+            new.persist(step.effects);
+            self.membership = Membership::Classic(new);
         }
     }
 
@@ -74,6 +113,7 @@ impl Group {
     pub(crate) fn group_type(&self) -> &'static str {
         match &self.membership {
             Membership::Classic(_) => "classic",
+            Membership::Consumer(_) => "consumer",
         }
     }
 
@@ -81,18 +121,21 @@ impl Group {
     pub(crate) fn state_name(&self) -> &'static str {
         match &self.membership {
             Membership::Classic(group) => group.state.name(),
+            Membership::Consumer(group) => group.state_name(),
         }
     }
 
     pub(crate) fn protocol_type(&self) -> Str {
         match &self.membership {
             Membership::Classic(group) => group.protocol_type.clone().unwrap_or_default(),
+            Membership::Consumer(_) => Str::from(CONSUMER_PROTOCOL_TYPE),
         }
     }
 
     pub(crate) fn member_count(&self) -> usize {
         match &self.membership {
             Membership::Classic(group) => group.members.len(),
+            Membership::Consumer(group) => group.member_count(),
         }
     }
 
@@ -100,6 +143,7 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         match &self.membership {
             Membership::Classic(group) => group.state == State::Empty,
+            Membership::Consumer(group) => group.is_empty(),
         }
     }
 
@@ -107,6 +151,7 @@ impl Group {
     pub(crate) fn is_vacant(&self) -> bool {
         let nobody = match &self.membership {
             Membership::Classic(group) => group.is_vacant(),
+            Membership::Consumer(_) => false,
         };
         nobody && self.offsets.is_empty()
     }
@@ -115,6 +160,7 @@ impl Group {
     pub(crate) fn is_unused(&self) -> bool {
         match &self.membership {
             Membership::Classic(group) => group.state == State::Empty && !group.has_pending_joins(),
+            Membership::Consumer(group) => group.is_empty(),
         }
     }
 
@@ -122,12 +168,14 @@ impl Group {
     pub(crate) fn start_timers(&mut self, step: &mut Step<'_>) {
         match &mut self.membership {
             Membership::Classic(group) => group.start_timers(step),
+            Membership::Consumer(group) => group.start_timers(step),
         }
     }
 
     pub(crate) fn session_expired(&mut self, step: &mut Step<'_>, member_id: &Str) {
         match &mut self.membership {
             Membership::Classic(group) => group.session_expired(step, member_id),
+            Membership::Consumer(group) => group.session_expired(step, member_id),
         }
     }
 
@@ -149,6 +197,10 @@ impl Group {
                 }
                 effects.remove(facts::group_key(&self.id));
             }
+            Membership::Consumer(group) => {
+                assert!(group.is_empty(), "group {} is removed with members", self.id);
+                group.forget(effects);
+            }
         }
     }
 
@@ -156,6 +208,8 @@ impl Group {
     pub(crate) fn unload(&mut self, step: &mut Step<'_>, error: ErrorCode) {
         match &mut self.membership {
             Membership::Classic(group) => group.unload(step, error),
+            // Its requests are answered at once.
+            Membership::Consumer(_) => {}
         }
     }
 
@@ -165,14 +219,24 @@ impl Group {
                 assert_eq!(self.id, group.id);
                 group.check_invariants();
             }
+            Membership::Consumer(group) => {
+                assert_eq!(self.id, group.id);
+                group.check_invariants();
+            }
         }
     }
 
     // --- who may change the offsets -----------------------------------------------------------
 
-    pub(crate) fn validate_offset_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+    pub(crate) fn validate_offset_commit(
+        &self,
+        topics: &TopicImage,
+        version: i16,
+        request: &OffsetCommitRequest,
+    ) -> Result<(), ErrorCode> {
         match &self.membership {
             Membership::Classic(group) => group.validate_offset_commit(request),
+            Membership::Consumer(group) => group.validate_offset_commit(topics, version, request),
         }
     }
 
@@ -182,6 +246,15 @@ impl Group {
     ) -> Result<(), ErrorCode> {
         match &self.membership {
             Membership::Classic(group) => group.validate_transactional_commit(request),
+            Membership::Consumer(group) => group.validate_transactional_commit(request),
+        }
+    }
+
+    /// The member id and epoch (v9) mean nothing to classic groups and are not looked at, as in Kafka.
+    pub(crate) fn validate_offset_fetch(&self, member_id: Option<&Str>, epoch: i32) -> Result<(), ErrorCode> {
+        match &self.membership {
+            Membership::Classic(_) => Ok(()),
+            Membership::Consumer(group) => group.validate_offset_fetch(member_id, epoch),
         }
     }
 
@@ -193,6 +266,7 @@ impl Group {
                     group.reschedule_session(step, member_id);
                 }
             }
+            Membership::Consumer(_) => {}
         }
     }
 
@@ -203,7 +277,7 @@ impl Group {
             Membership::Classic(group) if group.state != State::Empty && !group.uses_consumer_protocol() => {
                 Err(ErrorCode::NonEmptyGroup)
             }
-            Membership::Classic(_) => Ok(()),
+            Membership::Classic(_) | Membership::Consumer(_) => Ok(()),
         }
     }
 
@@ -211,12 +285,14 @@ impl Group {
     pub(crate) fn is_subscribed_to(&self, topic: &Str) -> bool {
         match &self.membership {
             Membership::Classic(group) => group.is_subscribed_to(topic),
+            Membership::Consumer(group) => group.is_subscribed_to(topic),
         }
     }
 
     pub(crate) fn offsets_unused_since(&self) -> UnusedSince {
         match &self.membership {
             Membership::Classic(group) => group.offsets_unused_since(),
+            Membership::Consumer(group) => group.offsets_unused_since(),
         }
     }
 }

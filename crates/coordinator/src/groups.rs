@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use milena_protocol::messages::consumer_group_describe_response;
 use milena_protocol::messages::describe_groups_response::DescribedGroup;
 use milena_protocol::messages::leave_group_request::MemberIdentity;
 use milena_protocol::messages::leave_group_response::MemberResponse;
@@ -12,16 +13,19 @@ use milena_protocol::messages::list_groups_response::ListedGroup;
 use milena_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use milena_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use milena_protocol::messages::{
-    HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetDeleteResponse, SyncGroupRequest, TxnOffsetCommitRequest,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest,
+    LeaveGroupRequest, LeaveGroupResponse, OffsetCommitRequest, OffsetDeleteRequest, OffsetDeleteResponse,
+    SyncGroupRequest, TxnOffsetCommitRequest,
 };
 use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue};
 use milena_protocol::{ErrorCode, Str, Uuid};
 
 use crate::classic::{ClassicGroup, Join, Parked, State};
+use crate::consumer::{self, ConsumerGroup, ConsumerGroupConfig};
 use crate::facts::{self, Key, LoadError};
 use crate::group::{Group, Membership};
 use crate::limits::{MAX_GROUPS_PER_SHARD, MAX_NAME_BYTES};
+use crate::modern::Refusal;
 use crate::offsets::{self, pending};
 use crate::step::Step;
 use crate::timers::{TimerKey, Timers};
@@ -77,6 +81,7 @@ impl Groups {
         self.timers.clear();
         let mut offsets = Vec::new();
         let mut pending = Vec::new();
+        let mut consumers: BTreeMap<Str, ConsumerGroup> = BTreeMap::new();
         for (key, value) in rows {
             match facts::parse_key(&key)? {
                 Key::Group { group } => {
@@ -101,8 +106,19 @@ impl Groups {
                     let value: OffsetCommitValue = facts::decode(&key, &value)?;
                     pending.push((group, producer_id, topic, partition, value));
                 }
+                Key::ConsumerGroup { group, part } => {
+                    let loaded = consumers
+                        .entry(group.clone())
+                        .or_insert_with(|| ConsumerGroup::new(group));
+                    loaded.load(part, &key, &value)?;
+                }
                 Key::Transaction { .. } => return Err(LoadError::UnknownKey(key)),
             }
+        }
+        for (id, mut group) in consumers {
+            group.loaded();
+            let group = Group::of(id.clone(), Membership::Consumer(group));
+            self.groups.insert(id, group);
         }
         for (id, topic, partition, value) in offsets {
             let group = self
@@ -198,9 +214,16 @@ impl Groups {
         let join = Join::new(parked, client, request);
         let suffix = || uuid_text(suffix());
         match self.groups.get_mut(&request.group_id) {
-            Some(group) => match &mut group.membership {
-                Membership::Classic(group) => group.join(&mut step, join, suffix),
-            },
+            Some(group) => {
+                // A consumer group that everybody has left is as good as none.
+                group.become_classic_if_empty(&mut step);
+                match &mut group.membership {
+                    Membership::Classic(group) => group.join(&mut step, join, suffix),
+                    Membership::Consumer(_) => {
+                        step.fail_join(parked, &request.member_id, ErrorCode::InconsistentGroupProtocol);
+                    }
+                }
+            }
             None => {
                 let id = request.group_id.detached();
                 let mut group = ClassicGroup::new(id.clone(), now_ms);
@@ -246,6 +269,7 @@ impl Groups {
             None => step.fail_sync(ticket, ErrorCode::UnknownMemberId),
             Some(group) => match &mut group.membership {
                 Membership::Classic(group) => group.sync(&mut step, ticket, request),
+                Membership::Consumer(_) => step.fail_sync(ticket, ErrorCode::UnknownMemberId),
             },
         }
         effects
@@ -259,6 +283,7 @@ impl Groups {
             None => step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId),
             Some(group) => match &mut group.membership {
                 Membership::Classic(group) => group.heartbeat(&mut step, ticket, request),
+                Membership::Consumer(_) => step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId),
             },
         }
         effects
@@ -288,6 +313,7 @@ impl Groups {
         let left = match groups.get_mut(&request.group_id) {
             Some(group) => match &mut group.membership {
                 Membership::Classic(group) => group.leave(&mut step, &members),
+                Membership::Consumer(group) => group.leave_classic(&mut step, &members),
             },
             None => members.iter().map(unknown_member).collect(),
         };
@@ -298,6 +324,77 @@ impl Groups {
         }
         effects.reply(ticket, Reply::LeaveGroup(response));
         effects
+    }
+
+    /// ConsumerGroupHeartbeat, with the settings of its group.
+    pub fn consumer_heartbeat(
+        &mut self,
+        now_ms: i64,
+        ticket: Ticket,
+        version: i16,
+        client: &Client,
+        config: &ConsumerGroupConfig,
+        request: &ConsumerGroupHeartbeatRequest,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        let response = consumer::validate(config, version, request)
+            .and_then(|()| self.try_consumer_heartbeat(now_ms, &mut effects, client, config, request));
+        let response = response.unwrap_or_else(|refusal| ConsumerGroupHeartbeatResponse {
+            error_code: refusal.error.code(),
+            error_message: Some(refusal.message),
+            ..ConsumerGroupHeartbeatResponse::default()
+        });
+        effects.reply(ticket, Reply::ConsumerGroupHeartbeat(response));
+        effects
+    }
+
+    fn try_consumer_heartbeat(
+        &mut self,
+        now_ms: i64,
+        effects: &mut Effects,
+        client: &Client,
+        config: &ConsumerGroupConfig,
+        request: &ConsumerGroupHeartbeatRequest,
+    ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
+        let member_id = match request.member_id.is_empty() {
+            true => Str::from((self.new_member_suffix)().to_string()),
+            false => request.member_id.clone(),
+        };
+        let full = self.groups.len() >= MAX_GROUPS_PER_SHARD;
+        let (mut step, groups) = self.step(now_ms, effects);
+        let group = groups.get_mut(&request.group_id);
+        if request.member_epoch < 0 {
+            let group = group.and_then(Group::consumer_mut);
+            let group = group.ok_or_else(|| no_group(&request.group_id))?;
+            return group.leave(&mut step, request);
+        }
+        match group {
+            Some(group) => {
+                if let Membership::Consumer(group) = &mut group.membership {
+                    return group.heartbeat(&mut step, config, client, &member_id, request);
+                }
+                let joins = request.member_epoch == 0 && group.is_unused();
+                if !joins {
+                    return Err(not_a_consumer_group(&request.group_id));
+                }
+                let mut new = ConsumerGroup::new(group.id.clone());
+                let response = new.heartbeat(&mut step, config, client, &member_id, request)?;
+                group.become_consumer(new, step.effects);
+                Ok(response)
+            }
+            None if request.member_epoch != 0 => Err(no_consumer_group(&request.group_id)),
+            None if full => Err(Refusal::new(
+                ErrorCode::CoordinatorNotAvailable,
+                "The coordinator holds as many groups as it can.",
+            )),
+            None => {
+                let id = request.group_id.detached();
+                let mut new = ConsumerGroup::new(id.clone());
+                let response = new.heartbeat(&mut step, config, client, &member_id, request)?;
+                groups.insert(id.clone(), Group::of(id, Membership::Consumer(new)));
+                Ok(response)
+            }
+        }
     }
 
     // --- offsets ------------------------------------------------------------------------------
@@ -314,7 +411,7 @@ impl Groups {
         let full = self.groups.len() >= MAX_GROUPS_PER_SHARD;
         let (mut step, groups) = self.step(now_ms, &mut effects);
         let response = match groups.get_mut(&request.group_id) {
-            Some(group) => group.commit_offsets(&mut step, request),
+            Some(group) => group.commit_offsets(&mut step, version, request),
             None if request.generation_id_or_member_epoch >= 0 => {
                 let tells = version >= FIRST_COMMIT_VERSION_WITH_GROUP_ID_NOT_FOUND;
                 let error = if tells {
@@ -331,7 +428,7 @@ impl Groups {
             None => {
                 // A group that is used for its offsets only exists by having some.
                 let mut group = Group::new(request.group_id.detached(), now_ms);
-                let response = group.commit_offsets(&mut step, request);
+                let response = group.commit_offsets(&mut step, version, request);
                 if !group.is_vacant() {
                     groups.insert(group.id.clone(), group);
                 }
@@ -382,14 +479,22 @@ impl Groups {
         effects
     }
 
-    /// What a group has committed. The group's member id and epoch (v9) mean nothing to classic
-    /// groups and are not looked at, as in Kafka.
+    /// What a group has committed.
     /// `require_stable`: an offset that a transaction may change is answered with UNSTABLE_OFFSET_COMMIT.
     pub fn fetch_offsets(
         &self,
         request: &OffsetFetchRequestGroup,
         require_stable: bool,
     ) -> OffsetFetchResponseGroup {
+        if let Some(group) = self.groups.get(&request.group_id)
+            && let Err(error) = group.validate_offset_fetch(request.member_id.as_ref(), request.member_epoch)
+        {
+            return OffsetFetchResponseGroup {
+                group_id: request.group_id.clone(),
+                error_code: error.code(),
+                ..OffsetFetchResponseGroup::default()
+            };
+        }
         offsets::fetch(
             self.groups.get(&request.group_id).map(|group| &group.offsets),
             request,
@@ -456,7 +561,11 @@ impl Groups {
             described.group_state = Str::from("Dead");
             if version >= FIRST_DESCRIBE_VERSION_WITH_GROUP_ID_NOT_FOUND {
                 described.error_code = ErrorCode::GroupIdNotFound.code();
-                described.error_message = Some(Str::from(format!("Group {group_id} not found.")));
+                let problem = match self.groups.contains_key(group_id) {
+                    true => "is not a classic group.",
+                    false => "not found.",
+                };
+                described.error_message = Some(Str::from(format!("Group {group_id} {problem}")));
             }
             return described;
         };
@@ -474,6 +583,28 @@ impl Groups {
             .map(|member| member.describe(protocol))
             .collect();
         described
+    }
+
+    /// ConsumerGroupDescribe, with the settings of the group.
+    pub fn describe_consumer_group(
+        &self,
+        group_id: &Str,
+        config: &ConsumerGroupConfig,
+        topics: &TopicImage,
+    ) -> consumer_group_describe_response::DescribedGroup {
+        let refusal = match self.groups.get(group_id) {
+            Some(group) => match group.consumer() {
+                Some(group) => return group.describe(config, topics),
+                None => not_a_consumer_group(group_id),
+            },
+            None => no_group(group_id),
+        };
+        consumer_group_describe_response::DescribedGroup {
+            group_id: group_id.clone(),
+            error_code: refusal.error.code(),
+            error_message: Some(refusal.message),
+            ..Default::default()
+        }
     }
 
     /// The shard's groups; filters that are empty let everything through, and neither minds case.
@@ -521,6 +652,11 @@ impl Groups {
                 TimerKey::Sync { group } => {
                     if let Some(group) = groups.get_mut(&group).and_then(Group::classic_mut) {
                         group.sync_timer_fired(&mut step);
+                    }
+                }
+                TimerKey::Revocation { group, member } => {
+                    if let Some(group) = groups.get_mut(&group).and_then(Group::consumer_mut) {
+                        group.revocation_expired(&mut step, &member);
                     }
                 }
                 TimerKey::Session { group, member } => {
@@ -579,6 +715,21 @@ impl Groups {
             group.check_invariants();
         }
     }
+}
+
+fn not_a_consumer_group(group_id: &Str) -> Refusal {
+    let sentence = format!("Group {group_id} is not a consumer group.");
+    Refusal::new(ErrorCode::GroupIdNotFound, sentence)
+}
+
+fn no_group(group_id: &Str) -> Refusal {
+    let sentence = format!("Group {group_id} not found.");
+    Refusal::new(ErrorCode::GroupIdNotFound, sentence)
+}
+
+fn no_consumer_group(group_id: &Str) -> Refusal {
+    let sentence = format!("Consumer group {group_id} not found.");
+    Refusal::new(ErrorCode::GroupIdNotFound, sentence)
 }
 
 fn only_member(member_id: &Str) -> MemberIdentity {

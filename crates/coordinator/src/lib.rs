@@ -25,6 +25,7 @@
 //!   stored: the driver drops the shard and loads it again.
 
 mod classic;
+mod consumer;
 mod effects;
 mod facts;
 mod group;
@@ -39,6 +40,7 @@ mod transactions;
 
 pub mod limits;
 
+pub use consumer::{Assignor, ConsumerGroupConfig};
 pub use effects::{Effects, EndTransaction, FactChange, Reply, Ticket};
 pub use facts::LoadError;
 pub use groups::Groups;
@@ -66,6 +68,8 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: i64,
+    /// What consumer groups have that were given no configs of their own.
+    pub consumer: ConsumerGroupConfig,
 }
 
 impl Default for GroupConfig {
@@ -78,6 +82,7 @@ impl Default for GroupConfig {
             offset_metadata_max_bytes: 4_096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
             offsets_retention_check_interval_ms: 600_000,
+            consumer: ConsumerGroupConfig::default(),
         }
     }
 }

@@ -46,3 +46,6 @@ pub const MAX_NAME_BYTES: usize = i16::MAX as usize;
 
 /// Bytes of the client id or instance id that a member id starts with.
 pub const MAX_MEMBER_ID_PREFIX_BYTES: usize = 1_024;
+
+/// Bytes of a pattern that a member subscribes by.
+pub const MAX_PATTERN_BYTES: usize = 16 << 10;

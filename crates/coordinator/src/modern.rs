@@ -5,12 +5,10 @@
 //! change; the *assignment epoch* is the group epoch that the target assignment was computed for; a
 //! *member epoch* is the assignment epoch that the member has reached. Sessions are [`crate::step::Step`]'s.
 
-#![allow(dead_code)] // until the first of these groups is here
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use milena_protocol::{Str, Uuid};
+use milena_protocol::{ErrorCode, Str, Uuid};
 
 use crate::topics::TopicImage;
 
@@ -34,4 +32,20 @@ pub(crate) fn metadata_hash<'a>(topics: &TopicImage, names: impl IntoIterator<It
         combined = combined.wrapping_add(hasher.finish() | 1);
     }
     i64::from_ne_bytes(combined.to_ne_bytes())
+}
+
+/// Why a request is refused: Kafka's code, and its sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) error: ErrorCode,
+    pub(crate) message: Str,
+}
+
+impl Refusal {
+    pub(crate) fn new(error: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            error,
+            message: Str::from(message.into()),
+        }
+    }
 }

@@ -104,9 +104,10 @@ impl Group {
     pub(crate) fn commit_offsets(
         &mut self,
         step: &mut Step<'_>,
+        version: i16,
         request: &OffsetCommitRequest,
     ) -> OffsetCommitResponse {
-        if let Err(error) = self.validate_offset_commit(request) {
+        if let Err(error) = self.validate_offset_commit(step.topics, version, request) {
             return commit_error(request, error);
         }
         self.keep_alive(step, &request.member_id);

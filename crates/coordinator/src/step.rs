@@ -11,7 +11,6 @@ pub(crate) struct Step<'a> {
     pub(crate) now_ms: i64,
     pub(crate) config: &'a GroupConfig,
     /// The topics as the driver last showed them; groups whose protocol is the members' own do not look.
-    #[allow(dead_code)] // until the first group that looks at them is here
     pub(crate) topics: &'a TopicImage,
     pub(crate) timers: &'a mut Timers,
     pub(crate) effects: &'a mut Effects,

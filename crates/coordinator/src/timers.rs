@@ -15,6 +15,8 @@ pub(crate) enum TimerKey {
     Sync { group: Str },
     /// A member's session (or a pending member's, or a new member's wait) ends.
     Session { group: Str, member: Str },
+    /// A member of a consumer group must have given up what it was told to.
+    Revocation { group: Str, member: Str },
 }
 
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use milena_coordinator::Assignor;
 use milena_log::{CleanerConfig, LogConfig, MoveConfig};
 
 use super::definition::broker_configs;
@@ -98,6 +99,11 @@ const HOUR_MS: i64 = 3_600_000;
 pub struct BrokerConfig {
     pub node_id: i32,
     pub broker_rack: Option<String>,
+    /// Which protocols members of groups may use, by name.
+    pub rebalance_protocols: Vec<String>,
+    pub group_consumer_max_size: i32,
+    /// The first is the default.
+    pub group_consumer_assignors: Vec<Assignor>,
     /// Those of `controller.listener.names` are not among them: they are not opened.
     pub listeners: Vec<Listener>,
     /// `log.dirs`, or `log.dir`. At least one; facts live in the first.
@@ -220,6 +226,11 @@ impl BrokerConfig {
         let config = Self {
             node_id: node_id(&layers)?,
             broker_rack: layers.text("broker.rack")?,
+            rebalance_protocols: layers
+                .list("group.coordinator.rebalance.protocols")?
+                .unwrap_or_default(),
+            group_consumer_max_size: layers.number("group.consumer.max.size")?,
+            group_consumer_assignors: assignors(&layers)?,
             listeners: resolve_listeners(&layers)?,
             cordoned_log_dirs: cordoned_log_dirs(&layers)?,
             log_dirs: log_dirs(&layers)?,
@@ -460,6 +471,21 @@ fn cordoned_log_dirs(layers: &Layers) -> Result<Vec<PathBuf>, ConfigError> {
         )));
     }
     Ok(cordoned.into_iter().map(PathBuf::from).collect())
+}
+
+/// The server-side assignors by name, or by the name of Kafka's class.
+fn assignors(layers: &Layers) -> Result<Vec<Assignor>, ConfigError> {
+    let names = layers.list("group.consumer.assignors")?.unwrap_or_default();
+    let assignor = |name: &String| match name.as_str() {
+        "org.apache.kafka.coordinator.group.assignor.UniformAssignor" => Ok(Assignor::Uniform),
+        "org.apache.kafka.coordinator.group.assignor.RangeAssignor" => Ok(Assignor::Range),
+        name => Assignor::from_name(name).ok_or_else(|| {
+            ConfigError::Invalid(format!(
+                "{name} is not an assignor of group.consumer.assignors: there are uniform and range."
+            ))
+        }),
+    };
+    names.iter().map(assignor).collect()
 }
 
 fn per_ip_overrides(layers: &Layers) -> Result<BTreeMap<String, i32>, ConfigError> {

@@ -6,6 +6,8 @@
 //!
 //! Left to others: every decision (`milena_coordinator`), whether topics exist (the handlers).
 
+pub(crate) mod settings;
+
 use std::sync::Arc;
 
 use milena_coordinator::{Effects, GroupConfig, Groups as GroupsShard, LoadError, Reply, Ticket};

@@ -1,0 +1,35 @@
+//! What is in force for one group, from the broker's settings and the group's own configs.
+
+use milena_coordinator::ConsumerGroupConfig;
+
+use crate::broker::Broker;
+use crate::config::{BrokerConfig, GroupSettings};
+use crate::features;
+use crate::topics::Overrides;
+
+/// `group.coordinator.rebalance.protocols` and the feature `group.version` let members use the consumer protocol.
+pub(crate) fn consumer_groups_are_on(broker: &Broker) -> bool {
+    broker
+        .config
+        .rebalance_protocols
+        .iter()
+        .any(|name| name == "consumer")
+        && broker.features.current().of(&features::GROUP_VERSION) > 0
+}
+
+pub(crate) fn consumer(broker: &Broker, group_id: &str) -> ConsumerGroupConfig {
+    let overrides = broker.group_configs.current().of(group_id);
+    consumer_of(&broker.topics.settings().current(), &overrides)
+}
+
+/// Of a group without configs of its own, if `overrides` is empty.
+pub(crate) fn consumer_of(config: &BrokerConfig, overrides: &Overrides) -> ConsumerGroupConfig {
+    let settings = GroupSettings::new(config, overrides);
+    ConsumerGroupConfig {
+        session_timeout_ms: settings.integer("consumer.session.timeout.ms"),
+        heartbeat_interval_ms: settings.integer("consumer.heartbeat.interval.ms"),
+        assignment_interval_ms: settings.integer("consumer.assignment.interval.ms"),
+        max_size: config.group_consumer_max_size,
+        assignors: config.group_consumer_assignors.clone(),
+    }
+}

@@ -91,10 +91,26 @@ impl Group {
         }
     }
 
-    /// An empty classic group becomes a consumer group that has its first member; the offsets stay.
-    pub(crate) fn become_consumer(&mut self, new: ConsumerGroup, effects: &mut Effects) {
-        effects.remove(facts::group_key(&self.id));
+    /// A classic group becomes a consumer group; the offsets stay. Its members are told to join again.
+    pub(crate) fn become_consumer(&mut self, step: &mut Step<'_>, mut new: ConsumerGroup) {
+        if let Membership::Classic(old) = &mut self.membership {
+            old.unload(step, ErrorCode::RebalanceInProgress);
+            old.cancel_timers(step);
+            step.effects.remove(facts::group_key(&self.id));
+        }
+        new.begin(step);
         self.membership = Membership::Consumer(new);
+    }
+
+    /// A consumer group whose members all use the classic protocol by now becomes a classic group.
+    pub(crate) fn become_classic_if_it_is(&mut self, step: &mut Step<'_>) {
+        if let Membership::Consumer(old) = &self.membership
+            && step.config.consumer.downgrade
+            && old.is_classic_by_now()
+            && i32::try_from(old.member_count()).is_ok_and(|count| count <= step.config.max_group_size)
+        {
+            self.membership = Membership::Classic(old.to_classic(step));
+        }
     }
 
     /// A consumer group that nobody is in becomes a classic group; the offsets stay.

@@ -188,12 +188,14 @@ impl Groups {
 
     // --- membership ---------------------------------------------------------------------------
 
+    /// JoinGroup; `consumer` are the settings of its group, should that be a consumer group.
     pub fn join(
         &mut self,
         now_ms: i64,
         ticket: Ticket,
         version: i16,
         client: &Client,
+        consumer: &ConsumerGroupConfig,
         request: &JoinGroupRequest,
     ) -> Effects {
         let parked = Parked { ticket, version };
@@ -212,15 +214,16 @@ impl Groups {
             return effects;
         }
         let join = Join::new(parked, client, request);
-        let suffix = || uuid_text(suffix());
         match self.groups.get_mut(&request.group_id) {
             Some(group) => {
                 // A consumer group that everybody has left is as good as none.
                 group.become_classic_if_empty(&mut step);
                 match &mut group.membership {
-                    Membership::Classic(group) => group.join(&mut step, join, suffix),
-                    Membership::Consumer(_) => {
-                        step.fail_join(parked, &request.member_id, ErrorCode::InconsistentGroupProtocol);
+                    Membership::Classic(group) => group.join(&mut step, join, || uuid_text(suffix())),
+                    Membership::Consumer(of_broker) => {
+                        let new_id = || Str::from(suffix().to_string());
+                        of_broker.join_classic(&mut step, consumer, join, new_id);
+                        group.become_classic_if_it_is(&mut step);
                     }
                 }
             }
@@ -229,7 +232,7 @@ impl Groups {
                 let mut group = ClassicGroup::new(id.clone(), now_ms);
                 let mut creation = Effects::default();
                 group.persist(&mut creation);
-                group.join(&mut step, join, suffix);
+                group.join(&mut step, join, || uuid_text(suffix()));
                 let group = Group::of(id, Membership::Classic(group));
                 // A group that a refused request would have created is not created.
                 if !group.is_vacant() {
@@ -269,7 +272,7 @@ impl Groups {
             None => step.fail_sync(ticket, ErrorCode::UnknownMemberId),
             Some(group) => match &mut group.membership {
                 Membership::Classic(group) => group.sync(&mut step, ticket, request),
-                Membership::Consumer(_) => step.fail_sync(ticket, ErrorCode::UnknownMemberId),
+                Membership::Consumer(group) => group.sync_classic(&mut step, ticket, request),
             },
         }
         effects
@@ -283,7 +286,10 @@ impl Groups {
             None => step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId),
             Some(group) => match &mut group.membership {
                 Membership::Classic(group) => group.heartbeat(&mut step, ticket, request),
-                Membership::Consumer(_) => step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId),
+                Membership::Consumer(group) => {
+                    let answer = group.heartbeat_classic(&mut step, request);
+                    step.answer_heartbeat(ticket, answer.err().unwrap_or(ErrorCode::None));
+                }
             },
         }
         effects
@@ -313,7 +319,11 @@ impl Groups {
         let left = match groups.get_mut(&request.group_id) {
             Some(group) => match &mut group.membership {
                 Membership::Classic(group) => group.leave(&mut step, &members),
-                Membership::Consumer(group) => group.leave_classic(&mut step, &members),
+                Membership::Consumer(of_broker) => {
+                    let left = of_broker.leave_classic(&mut step, &members);
+                    group.become_classic_if_it_is(&mut step);
+                    left
+                }
             },
             None => members.iter().map(unknown_member).collect(),
         };
@@ -366,20 +376,42 @@ impl Groups {
         if request.member_epoch < 0 {
             let group = group.and_then(Group::consumer_mut);
             let group = group.ok_or_else(|| no_group(&request.group_id))?;
-            return group.leave(&mut step, request);
+            let left = group.leave(&mut step, request)?;
+            if let Some(group) = groups.get_mut(&request.group_id) {
+                group.become_classic_if_it_is(&mut step);
+            }
+            return Ok(left);
         }
         match group {
             Some(group) => {
                 if let Membership::Consumer(group) = &mut group.membership {
                     return group.heartbeat(&mut step, config, client, &member_id, request);
                 }
-                let joins = request.member_epoch == 0 && group.is_unused();
-                if !joins {
-                    return Err(not_a_consumer_group(&request.group_id));
-                }
-                let mut new = ConsumerGroup::new(group.id.clone());
-                let response = new.heartbeat(&mut step, config, client, &member_id, request)?;
-                group.become_consumer(new, step.effects);
+                let not_one = || not_a_consumer_group(&request.group_id);
+                let classic = group.classic().ok_or_else(not_one)?;
+                let mut new = if request.member_epoch != 0 {
+                    return Err(not_one());
+                } else if group.is_empty() {
+                    ConsumerGroup::new(group.id.clone())
+                } else if config.upgrade
+                    && classic.uses_consumer_protocol()
+                    && i32::try_from(classic.members.len()).is_ok_and(|count| count <= config.max_size)
+                {
+                    ConsumerGroup::from_classic(classic, step.topics)?
+                } else {
+                    return Err(not_one());
+                };
+                let mut effects = Effects::default();
+                let mut joining = Step {
+                    now_ms,
+                    config: step.config,
+                    topics: step.topics,
+                    timers: &mut *step.timers,
+                    effects: &mut effects,
+                };
+                let response = new.heartbeat(&mut joining, config, client, &member_id, request)?;
+                group.become_consumer(&mut step, new);
+                step.effects.facts.append(&mut effects.facts);
                 Ok(response)
             }
             None if request.member_epoch != 0 => Err(no_consumer_group(&request.group_id)),
@@ -655,13 +687,25 @@ impl Groups {
                     }
                 }
                 TimerKey::Revocation { group, member } => {
-                    if let Some(group) = groups.get_mut(&group).and_then(Group::consumer_mut) {
-                        group.revocation_expired(&mut step, &member);
+                    if let Some(group) = groups.get_mut(&group) {
+                        if let Some(of_broker) = group.consumer_mut() {
+                            of_broker.revocation_expired(&mut step, &member);
+                        }
+                        group.become_classic_if_it_is(&mut step);
+                    }
+                }
+                TimerKey::Rejoin { group, member } => {
+                    if let Some(group) = groups.get_mut(&group) {
+                        if let Some(of_broker) = group.consumer_mut() {
+                            of_broker.session_expired(&mut step, &member);
+                        }
+                        group.become_classic_if_it_is(&mut step);
                     }
                 }
                 TimerKey::Session { group, member } => {
                     if let Some(group) = groups.get_mut(&group) {
                         group.session_expired(&mut step, &member);
+                        group.become_classic_if_it_is(&mut step);
                     }
                 }
             }

@@ -17,6 +17,8 @@ pub(crate) enum TimerKey {
     Session { group: Str, member: Str },
     /// A member of a consumer group must have given up what it was told to.
     Revocation { group: Str, member: Str },
+    /// A classic member of a consumer group must have joined again, or synced.
+    Rejoin { group: Str, member: Str },
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,10 @@ impl Timers {
             None => {}
         }
         self.queue.insert((deadline_ms, key));
+    }
+
+    pub(crate) fn is_scheduled(&self, key: &TimerKey) -> bool {
+        self.deadlines.contains_key(key)
     }
 
     pub(crate) fn cancel(&mut self, key: TimerKey) {

@@ -9,7 +9,11 @@ use milena_coordinator::{
     Client, ConsumerGroupConfig, Effects, GroupConfig, Groups, Reply, Ticket, TopicImage, TopicInfo,
 };
 use milena_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
-use milena_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use milena_protocol::messages::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest,
+    JoinGroupResponse, SyncGroupRequest, SyncGroupResponse,
+};
 use milena_protocol::{ErrorCode, Str, Uuid};
 
 const GROUP: &str = "g";
@@ -101,18 +105,19 @@ impl Bench {
 
     fn ask(&mut self, request: &ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
         self.tickets += 1;
-        let client = Client {
-            client_id: text("client"),
-            client_host: text("/127.0.0.1"),
-        };
+        let client = client();
         self.groups.see_topics(&Arc::new(self.topics.clone()));
         let ticket = Ticket(self.tickets);
         let effects = self
             .groups
             .consumer_heartbeat(self.now_ms, ticket, 1, &client, &self.config, request);
         self.store(&effects);
-        match effects.replies.into_iter().next().unwrap() {
-            (answered, Reply::ConsumerGroupHeartbeat(response)) if answered == ticket => response,
+        let mut answers = effects
+            .replies
+            .into_iter()
+            .filter(|(answered, _)| *answered == ticket);
+        match answers.next() {
+            Some((_, Reply::ConsumerGroupHeartbeat(response))) => response,
             other => panic!("{other:?}"),
         }
     }
@@ -189,6 +194,85 @@ impl Bench {
         panic!("the group does not come to rest");
     }
 
+    /// JoinGroup with a cooperative subscription that owns what is given.
+    fn ask_join(&mut self, member_id: &str, topic: &str, owned: &[i32]) -> Option<JoinGroupResponse> {
+        let mut metadata = vec![0, 1, 0, 0, 0, 1, 0, topic.len() as u8];
+        metadata.extend(topic.as_bytes());
+        metadata.extend((-1_i32).to_be_bytes());
+        metadata.extend([0, 0, 0, 1, 0, topic.len() as u8]);
+        metadata.extend(topic.as_bytes());
+        metadata.extend((owned.len() as i32).to_be_bytes());
+        for partition in owned {
+            metadata.extend(partition.to_be_bytes());
+        }
+        let request = JoinGroupRequest {
+            group_id: text(GROUP),
+            member_id: text(member_id),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: REBALANCE_MS,
+            protocol_type: text("consumer"),
+            protocols: vec![JoinGroupRequestProtocol {
+                name: text("range"),
+                metadata: metadata.into(),
+                ..JoinGroupRequestProtocol::default()
+            }],
+            ..JoinGroupRequest::default()
+        };
+        self.groups.see_topics(&Arc::new(self.topics.clone()));
+        self.tickets += 1;
+        let (ticket, client) = (Ticket(self.tickets), client());
+        let effects = self
+            .groups
+            .join(self.now_ms, ticket, 5, &client, &self.config, &request);
+        self.store(&effects);
+        match effects.replies.into_iter().next() {
+            Some((_, Reply::JoinGroup(response))) => Some(response),
+            None => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A JoinGroup that is answered at once.
+    fn join_classic(&mut self, member_id: &str, topic: &str, owned: &[i32]) -> JoinGroupResponse {
+        self.ask_join(member_id, topic, owned).unwrap()
+    }
+
+    fn sync(&mut self, joined: &JoinGroupResponse) -> SyncGroupResponse {
+        let request = SyncGroupRequest {
+            group_id: text(GROUP),
+            member_id: joined.member_id.clone(),
+            generation_id: joined.generation_id,
+            ..SyncGroupRequest::default()
+        };
+        self.tickets += 1;
+        let effects = self.groups.sync(self.now_ms, Ticket(self.tickets), &request);
+        self.store(&effects);
+        match effects.replies.into_iter().next() {
+            Some((_, Reply::SyncGroup(response))) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn beat_classic(&mut self, joined: &JoinGroupResponse) -> ErrorCode {
+        let request = HeartbeatRequest {
+            group_id: text(GROUP),
+            member_id: joined.member_id.clone(),
+            generation_id: joined.generation_id,
+            ..HeartbeatRequest::default()
+        };
+        self.tickets += 1;
+        let effects = self.groups.heartbeat(self.now_ms, Ticket(self.tickets), &request);
+        self.store(&effects);
+        match effects.replies.into_iter().next() {
+            Some((_, Reply::Heartbeat(response))) => ErrorCode::from_code(response.error_code),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn group_type(&self) -> String {
+        self.groups.list(&[], &[])[0].group_type.to_string()
+    }
+
     fn pass(&mut self, ms: i64) {
         self.now_ms += ms;
         let effects = self.groups.tick(self.now_ms);
@@ -202,6 +286,29 @@ impl Bench {
             .map(|group| group.group_state.to_string())
             .unwrap_or_default()
     }
+}
+
+fn client() -> Client {
+    Client {
+        client_id: text("client"),
+        client_host: text("/127.0.0.1"),
+    }
+}
+
+/// The partitions of an assignment of one topic.
+fn assigned(response: &SyncGroupResponse) -> Vec<i32> {
+    assert_eq!(response.error_code, 0);
+    let bytes = &response.assignment;
+    let topics = i32::from_be_bytes(bytes[2..6].try_into().unwrap());
+    if topics == 0 {
+        return Vec::new();
+    }
+    let name = usize::from(bytes[7]);
+    let count = i32::from_be_bytes(bytes[8 + name..12 + name].try_into().unwrap()) as usize;
+    let partitions = bytes[12 + name..].chunks(4).take(count);
+    partitions
+        .map(|chunk| i32::from_be_bytes(chunk.try_into().unwrap()))
+        .collect()
 }
 
 fn error(response: &ConsumerGroupHeartbeatResponse) -> ErrorCode {
@@ -386,4 +493,91 @@ fn assignments_are_not_computed_more_often_than_the_interval() {
     bench.pass(1_000);
     bench.settle(&mut [&mut a, &mut b]);
     assert_eq!((a.partitions().len(), b.partitions().len()), (2, 2));
+}
+
+#[test]
+fn members_of_both_protocols_share_a_group_until_one_kind_is_left() {
+    let mut bench = Bench::new();
+    bench.topic("t", 4);
+    let asked = bench.join_classic("", "t", &[]);
+    assert_eq!(asked.error_code, ErrorCode::MemberIdRequired.code());
+    let mut a = bench.join("a", &["t"]);
+    assert_eq!(a.partitions().len(), 4);
+    // One by one: told to wait, then to come again when the other has given up its share.
+    let id = asked.member_id.to_string();
+    let joined = bench.join_classic(&id, "t", &[]);
+    assert_eq!(
+        (joined.error_code, joined.protocol_name.as_deref()),
+        (0, Some("range"))
+    );
+    assert_eq!(assigned(&bench.sync(&joined)), [0; 0]);
+    assert_eq!(
+        bench.beat_classic(&joined),
+        ErrorCode::None,
+        "it waits for the other"
+    );
+    bench.settle(&mut [&mut a]);
+    assert_eq!(a.partitions().len(), 2);
+    assert_eq!(bench.beat_classic(&joined), ErrorCode::RebalanceInProgress);
+    bench.restart();
+    let joined = bench.join_classic(&id, "t", &[]);
+    let own = assigned(&bench.sync(&joined));
+    assert_eq!(own.len(), 2);
+    assert_eq!(bench.beat_classic(&joined), ErrorCode::None);
+    assert_eq!(
+        (bench.state().as_str(), bench.group_type().as_str()),
+        ("Stable", "consumer")
+    );
+    // The last of the new protocol goes: the group is a classic one, in which the other goes on.
+    assert_eq!(bench.leave(&a, -1), ErrorCode::None);
+    assert_eq!(bench.group_type(), "classic");
+    assert_eq!(bench.beat_classic(&joined), ErrorCode::RebalanceInProgress);
+    assert!(bench.rows.keys().all(|key| key.starts_with(b"group/")));
+    let joined = bench.join_classic(&id, "t", &own);
+    assert_eq!(
+        (joined.error_code, joined.leader.clone()),
+        (0, joined.member_id.clone())
+    );
+    // And back: who was in the classic group joins again.
+    let waiting = bench.sync(&joined);
+    assert_eq!(waiting.error_code, 0);
+    let mut a = bench.join("a", &["t"]);
+    assert_eq!(bench.group_type(), "consumer");
+    assert!(bench.rows.keys().all(|key| key.starts_with(b"consumer-group/")));
+    let joined = bench.join_classic(&id, "t", &[]);
+    bench.settle(&mut [&mut a]);
+    let joined = match bench.beat_classic(&joined) {
+        ErrorCode::None => joined,
+        _ => bench.join_classic(&id, "t", &[]),
+    };
+    assert_eq!(assigned(&bench.sync(&joined)).len() + a.partitions().len(), 4);
+    // A classic member that does not come again in time is gone.
+    bench.topic("t", 8);
+    bench.settle(&mut [&mut a]);
+    assert_eq!(bench.beat_classic(&joined), ErrorCode::RebalanceInProgress);
+    for _ in 0..13 {
+        bench.pass(5_000);
+        bench.beat_classic(&joined);
+        bench.beat(&mut a);
+    }
+    assert_eq!(bench.beat_classic(&joined), ErrorCode::UnknownMemberId);
+    bench.settle(&mut [&mut a]);
+    assert_eq!(a.partitions().len(), 8);
+}
+
+#[test]
+fn a_policy_may_forbid_the_change() {
+    let mut bench = Bench::new();
+    bench.topic("t", 1);
+    bench.config.upgrade = false;
+    let asked = bench.join_classic("", "t", &[]);
+    let id = asked.member_id.to_string();
+    let request = |bench: &mut Bench| {
+        let mut member = Member::new("a");
+        bench.try_join(&mut member, &["t"], None)
+    };
+    assert!(bench.ask_join(&id, "t", &[]).is_none(), "it waits for others");
+    assert_eq!(request(&mut bench), ErrorCode::GroupIdNotFound);
+    bench.config.upgrade = true;
+    assert_eq!(request(&mut bench), ErrorCode::None);
 }

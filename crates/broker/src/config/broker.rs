@@ -101,6 +101,7 @@ pub struct BrokerConfig {
     pub broker_rack: Option<String>,
     /// Which protocols members of groups may use, by name.
     pub rebalance_protocols: Vec<String>,
+    pub group_consumer_migration_policy: MigrationPolicy,
     pub group_consumer_max_size: i32,
     /// The first is the default.
     pub group_consumer_assignors: Vec<Assignor>,
@@ -229,6 +230,7 @@ impl BrokerConfig {
             rebalance_protocols: layers
                 .list("group.coordinator.rebalance.protocols")?
                 .unwrap_or_default(),
+            group_consumer_migration_policy: migration_policy(&layers)?,
             group_consumer_max_size: layers.number("group.consumer.max.size")?,
             group_consumer_assignors: assignors(&layers)?,
             listeners: resolve_listeners(&layers)?,
@@ -471,6 +473,25 @@ fn cordoned_log_dirs(layers: &Layers) -> Result<Vec<PathBuf>, ConfigError> {
         )));
     }
     Ok(cordoned.into_iter().map(PathBuf::from).collect())
+}
+
+/// `group.consumer.migration.policy`: whether groups with members may change their type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MigrationPolicy {
+    pub upgrade: bool,
+    pub downgrade: bool,
+}
+
+/// The table's valid values are the only ones that come here.
+fn migration_policy(layers: &Layers) -> Result<MigrationPolicy, ConfigError> {
+    let name = layers
+        .text("group.consumer.migration.policy")?
+        .unwrap_or_default();
+    let is = |names: [&str; 2]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
+    Ok(MigrationPolicy {
+        upgrade: is(["upgrade", "bidirectional"]),
+        downgrade: is(["downgrade", "bidirectional"]),
+    })
 }
 
 /// The server-side assignors by name, or by the name of Kafka's class.

@@ -29,6 +29,8 @@ pub(crate) fn consumer_of(config: &BrokerConfig, overrides: &Overrides) -> Consu
         session_timeout_ms: settings.integer("consumer.session.timeout.ms"),
         heartbeat_interval_ms: settings.integer("consumer.heartbeat.interval.ms"),
         assignment_interval_ms: settings.integer("consumer.assignment.interval.ms"),
+        upgrade: config.group_consumer_migration_policy.upgrade,
+        downgrade: config.group_consumer_migration_policy.downgrade,
         max_size: config.group_consumer_max_size,
         assignors: config.group_consumer_assignors.clone(),
     }

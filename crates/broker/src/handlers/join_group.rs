@@ -16,6 +16,7 @@ use milena_protocol::{ErrorCode, Str};
 use super::group_reply;
 use crate::broker::Broker;
 use crate::context::RequestContext;
+use crate::groups::settings;
 use crate::outcome::Outcome;
 
 /// The first version in which there may be no protocol name.
@@ -31,10 +32,11 @@ pub(crate) async fn handle(
         client_id: Str::from(context.client_id.as_deref().unwrap_or_default().to_owned()),
         client_host: Str::from(context.client_host()),
     };
+    let consumer = settings::consumer(broker, &request.group_id);
     let reply = broker
         .groups
         .ask_seeing(&broker.topics, &request.group_id, |groups, now_ms, ticket| {
-            groups.join(now_ms, ticket, version, &client, &request)
+            groups.join(now_ms, ticket, version, &client, &consumer, &request)
         });
     let stopped = broker.stop.stopped();
     // The wait may be long: it must not keep the request's buffer.

@@ -30,9 +30,11 @@ pub(crate) async fn handle(
     if context.api_version >= MANDATORY_PROTOCOL_VERSION && !names_protocol {
         return Outcome::Now(failed(ErrorCode::InconsistentGroupProtocol));
     }
-    let reply = broker.groups.ask(&request.group_id, |groups, now_ms, ticket| {
-        groups.sync(now_ms, ticket, &request)
-    });
+    let reply = broker
+        .groups
+        .ask_seeing(&broker.topics, &request.group_id, |groups, now_ms, ticket| {
+            groups.sync(now_ms, ticket, &request)
+        });
     let stopped = broker.stop.stopped();
     Outcome::Later(Box::pin(async move {
         let reply = tokio::select! {

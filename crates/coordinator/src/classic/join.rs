@@ -12,7 +12,7 @@ use crate::limits::{
 use crate::{Client, Reply};
 
 /// From this version on, a new dynamic member is first given an id to join with (KIP-394).
-const FIRST_VERSION_REQUIRING_MEMBER_ID: i16 = 4;
+pub(crate) const FIRST_VERSION_REQUIRING_MEMBER_ID: i16 = 4;
 /// From this version on, a static leader that comes back may be told to skip the assignment (KIP-814).
 const FIRST_VERSION_SKIPPING_ASSIGNMENT: i16 = 9;
 

@@ -27,7 +27,7 @@ use milena_protocol::stored::GroupMetadataValue;
 use milena_protocol::stored::group_metadata_value::MemberMetadata;
 use milena_protocol::{ErrorCode, Str};
 
-pub(crate) use join::Join;
+pub(crate) use join::{FIRST_VERSION_REQUIRING_MEMBER_ID, Join};
 pub(crate) use member::{Member, Parked, Protocol, detached_bytes};
 use pending::PendingJoins;
 use rebalance::InitialDelay;
@@ -36,6 +36,7 @@ use crate::facts;
 use crate::group::UnusedSince;
 use crate::step::Step;
 use crate::subscription::{CONSUMER_PROTOCOL_TYPE, subscribed_topics};
+use crate::timers::TimerKey;
 use crate::{Effects, Reply, Ticket};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -460,6 +461,16 @@ impl ClassicGroup {
             (Some(_), State::Stable) if self.subscribed_topics.is_some() => UnusedSince::Commit,
             _ => UnusedSince::InUse,
         }
+    }
+
+    /// Ends the waits of a group that becomes another.
+    pub(crate) fn cancel_timers(&self, step: &mut Step<'_>) {
+        for member in self.members.keys().chain(self.pending_joins.iter()) {
+            step.cancel_session(&self.id, member);
+        }
+        let group = self.id.clone();
+        step.timers.cancel(TimerKey::Join { group: group.clone() });
+        step.timers.cancel(TimerKey::Sync { group });
     }
 
     /// Starts the sessions of the members that were loaded.

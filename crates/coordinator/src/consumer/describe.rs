@@ -11,7 +11,8 @@ use super::{ConsumerGroup, ConsumerGroupConfig};
 use crate::modern::TopicPartitions;
 use crate::topics::TopicImage;
 
-/// The type of a member that uses the consumer protocol (KIP-1099).
+/// The types of members by the protocol that they use (KIP-1099).
+const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 
 impl ConsumerGroup {
@@ -45,7 +46,10 @@ impl ConsumerGroup {
             subscribed_topic_regex: Some(member.regex.clone().unwrap_or_default()),
             assignment: described(&partitions_of(&member.assigned), topics),
             target_assignment: described(target, topics),
-            member_type: CONSUMER_MEMBER,
+            member_type: match member.classic {
+                Some(_) => CLASSIC_MEMBER,
+                None => CONSUMER_MEMBER,
+            },
             ..DescribedMember::default()
         }
     }

@@ -167,9 +167,39 @@ impl ConsumerGroup {
         }
         let mut updated = member.clone();
         take_over(&mut updated, client, request);
-        let is_new = !self.members.contains_key(&member.id);
-        let changed = is_new || !updated.says_the_same_as(&member);
-        let subscribes_anew = updated.topics != member.topics || updated.pattern() != member.pattern();
+        updated.classic = None;
+        let next = self.go_on(step, config, &member, updated, owned.as_ref(), replaced.is_some());
+        step.timers.cancel(self.rejoin_timer(&next.id));
+        step.schedule_session(&self.id, &next.id, i64::from(config.session_timeout_ms));
+
+        let is_full = joins
+            || (request.rebalance_timeout_ms != NOT_GIVEN
+                && (request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some())
+                && request.topic_partitions.is_some());
+        let moved = partitions_of(&next.assigned) != partitions_of(&member.assigned);
+        Ok(ConsumerGroupHeartbeatResponse {
+            member_id: Some(next.id.clone()),
+            member_epoch: next.epoch,
+            heartbeat_interval_ms: config.heartbeat_interval_ms,
+            assignment: (is_full || moved).then(|| given(&next.assigned)),
+            ..ConsumerGroupHeartbeatResponse::default()
+        })
+    }
+
+    /// A member has said something: what follows for the group, and then for the member, which is returned as it is
+    /// then. `before` is what it was; `owned` what it says that it has, if it says it.
+    pub(super) fn go_on(
+        &mut self,
+        step: &mut Step<'_>,
+        config: &ConsumerGroupConfig,
+        before: &Member,
+        updated: Member,
+        owned: Option<&TopicPartitions>,
+        replaces: bool,
+    ) -> Member {
+        let is_new = !self.members.contains_key(&before.id);
+        let changed = is_new || !updated.says_the_same_as(before);
+        let subscribes_anew = updated.topics != before.topics || updated.pattern() != before.pattern();
         if changed {
             self.put_member(updated.clone());
             self.store_member(step.effects, &updated);
@@ -189,10 +219,10 @@ impl ConsumerGroup {
             subscribed: &subscribed,
         };
         let owners = &self.owners;
-        let next = reconcile(&updated, &target, owned.as_ref(), |topic, partition| {
+        let next = reconcile(&updated, &target, owned, |topic, partition| {
             !owners.contains_key(&(*topic, partition))
         });
-        if next != updated || is_new || replaced.is_some() {
+        if next != updated || is_new || replaces {
             self.store_current(step.effects, &next);
             if next.state == MemberState::UnrevokedPartitions {
                 self.schedule_revocation(step, &next);
@@ -201,20 +231,7 @@ impl ConsumerGroup {
             }
             self.put_member(next.clone());
         }
-        step.schedule_session(&self.id, &next.id, i64::from(config.session_timeout_ms));
-
-        let is_full = joins
-            || (request.rebalance_timeout_ms != NOT_GIVEN
-                && (request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some())
-                && request.topic_partitions.is_some());
-        let moved = partitions_of(&next.assigned) != partitions_of(&member.assigned);
-        Ok(ConsumerGroupHeartbeatResponse {
-            member_id: Some(next.id.clone()),
-            member_epoch: next.epoch,
-            heartbeat_interval_ms: config.heartbeat_interval_ms,
-            assignment: (is_full || moved).then(|| given(&next.assigned)),
-            ..ConsumerGroupHeartbeatResponse::default()
-        })
+        next
     }
 
     fn dynamic_member(
@@ -251,7 +268,8 @@ impl ConsumerGroup {
             };
         };
         if epoch == 0 {
-            if existing.epoch != LEAVE_STATIC_EPOCH {
+            // A member of the other protocol does not say that it leaves for a while.
+            if existing.epoch != LEAVE_STATIC_EPOCH && existing.classic.is_none() {
                 return Err(Refusal::new(
                     ErrorCode::UnreleasedInstanceId,
                     format!(
@@ -272,7 +290,12 @@ impl ConsumerGroup {
         Ok((existing.clone(), None))
     }
 
-    fn check_fenced(&self, existing: &Member, member_id: &Str, instance: &Str) -> Result<(), Refusal> {
+    pub(super) fn check_fenced(
+        &self,
+        existing: &Member,
+        member_id: &Str,
+        instance: &Str,
+    ) -> Result<(), Refusal> {
         if existing.id == *member_id {
             return Ok(());
         }
@@ -293,7 +316,7 @@ impl ConsumerGroup {
     }
 
     /// A static member comes back under a new id, and gets what the old one had.
-    fn replace_member(&mut self, step: &mut Step<'_>, old_id: &Str, member: &Member) {
+    pub(super) fn replace_member(&mut self, step: &mut Step<'_>, old_id: &Str, member: &Member) {
         let target = self.target.remove(old_id);
         self.cancel_timers(step, old_id);
         self.take_member(old_id);

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use milena_protocol::stored::consumer_group_current_member_assignment_value::TopicPartitions as StoredPartitions;
+use milena_protocol::stored::consumer_group_member_metadata_value::{ClassicMemberMetadata, ClassicProtocol};
 use milena_protocol::stored::{ConsumerGroupCurrentMemberAssignmentValue, ConsumerGroupMemberMetadataValue};
 use milena_protocol::{Str, Uuid};
+
+use crate::classic::Protocol;
 
 /// Partitions by topic, each with the member epoch in which it was assigned (KIP-1251).
 pub(crate) type Assigned = BTreeMap<Uuid, BTreeMap<i32, i32>>;
@@ -37,6 +40,16 @@ pub(crate) struct Member {
     pub(crate) assignor: Option<Str>,
     pub(crate) assigned: Assigned,
     pub(crate) revoking: Assigned,
+    /// Of a member that uses the classic protocol.
+    pub(crate) classic: Option<Classic>,
+}
+
+/// What a member said by JoinGroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Classic {
+    pub(crate) session_timeout_ms: i32,
+    /// In the member's order of preference; not empty.
+    pub(crate) protocols: Vec<Protocol>,
 }
 
 impl Member {
@@ -73,6 +86,7 @@ impl Member {
             && self.regex == other.regex
             && self.rebalance_timeout_ms == other.rebalance_timeout_ms
             && self.assignor == other.assignor
+            && self.classic == other.classic
     }
 
     pub(super) fn metadata(&self) -> ConsumerGroupMemberMetadataValue {
@@ -85,6 +99,7 @@ impl Member {
             subscribed_topic_regex: self.regex.clone(),
             rebalance_timeout_ms: self.rebalance_timeout_ms,
             server_assignor: self.assignor.clone(),
+            classic_member_metadata: self.classic.as_ref().map(Classic::stored),
             ..ConsumerGroupMemberMetadataValue::default()
         }
     }
@@ -98,6 +113,7 @@ impl Member {
         self.regex = value.subscribed_topic_regex;
         self.rebalance_timeout_ms = value.rebalance_timeout_ms;
         self.assignor = value.server_assignor;
+        self.classic = value.classic_member_metadata.map(Classic::load);
     }
 
     pub(super) fn current(&self) -> ConsumerGroupCurrentMemberAssignmentValue {
@@ -121,6 +137,32 @@ impl Member {
         };
         self.assigned = loaded(value.assigned_partitions, self.epoch);
         self.revoking = loaded(value.partitions_pending_revocation, self.epoch);
+    }
+}
+
+impl Classic {
+    fn stored(&self) -> ClassicMemberMetadata {
+        let protocols = self.protocols.iter().map(|protocol| ClassicProtocol {
+            name: protocol.name.clone(),
+            metadata: protocol.metadata.clone(),
+            ..ClassicProtocol::default()
+        });
+        ClassicMemberMetadata {
+            session_timeout_ms: self.session_timeout_ms,
+            supported_protocols: protocols.collect(),
+            ..ClassicMemberMetadata::default()
+        }
+    }
+
+    fn load(stored: ClassicMemberMetadata) -> Self {
+        let protocols = stored.supported_protocols.into_iter().map(|protocol| Protocol {
+            name: protocol.name,
+            metadata: protocol.metadata,
+        });
+        Self {
+            session_timeout_ms: stored.session_timeout_ms,
+            protocols: protocols.collect(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! free, at its own pace (`reconcile`). A partition has one owner in all of that: [`ConsumerGroup::owners`].
 
 pub(crate) mod assignor;
+mod classic_members;
 mod describe;
 mod facts;
 mod heartbeat;
@@ -38,6 +39,9 @@ pub struct ConsumerGroupConfig {
     pub assignment_interval_ms: i32,
     /// `group.consumer.max.size`
     pub max_size: i32,
+    /// Whether `group.consumer.migration.policy` lets classic groups become consumer groups, and the other way round.
+    pub upgrade: bool,
+    pub downgrade: bool,
     /// `group.consumer.assignors`: the first is the default.
     pub assignors: Vec<Assignor>,
 }
@@ -49,6 +53,8 @@ impl Default for ConsumerGroupConfig {
             heartbeat_interval_ms: 5_000,
             assignment_interval_ms: 1_000,
             max_size: i32::MAX,
+            upgrade: true,
+            downgrade: true,
             assignors: vec![Assignor::Uniform, Assignor::Range],
         }
     }
@@ -219,11 +225,11 @@ impl ConsumerGroup {
     /// Starts the sessions of the members that were loaded.
     pub(crate) fn start_timers(&mut self, step: &mut Step<'_>) {
         for member in self.members.values() {
-            step.schedule_session(
-                &self.id,
-                &member.id,
-                i64::from(step.config.consumer.session_timeout_ms),
-            );
+            let timeout_ms = match &member.classic {
+                Some(classic) => classic.session_timeout_ms,
+                None => step.config.consumer.session_timeout_ms,
+            };
+            step.schedule_session(&self.id, &member.id, i64::from(timeout_ms));
             if member.state == member::MemberState::UnrevokedPartitions {
                 self.schedule_revocation(step, member);
             }
@@ -232,6 +238,14 @@ impl ConsumerGroup {
 
     fn revocation_timer(&self, member_id: &Str) -> TimerKey {
         TimerKey::Revocation {
+            group: self.id.clone(),
+            member: member_id.clone(),
+        }
+    }
+
+    /// Of a classic member: it must join again, or sync after it has.
+    fn rejoin_timer(&self, member_id: &Str) -> TimerKey {
+        TimerKey::Rejoin {
             group: self.id.clone(),
             member: member_id.clone(),
         }
@@ -248,6 +262,7 @@ impl ConsumerGroup {
     fn cancel_timers(&self, step: &mut Step<'_>, member_id: &Str) {
         step.cancel_session(&self.id, member_id);
         step.timers.cancel(self.revocation_timer(member_id));
+        step.timers.cancel(self.rejoin_timer(member_id));
     }
 
     pub(crate) fn session_expired(&mut self, step: &mut Step<'_>, member_id: &Str) {

@@ -19,8 +19,9 @@ impl ConsumerGroup {
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
-        if self.members.contains_key(&request.member_id) && version < FIRST_COMMIT_VERSION_WITH_MEMBER_EPOCHS
-        {
+        let member = self.members.get(&request.member_id);
+        let uses_epochs = member.is_some_and(|member| member.classic.is_none());
+        if uses_epochs && version < FIRST_COMMIT_VERSION_WITH_MEMBER_EPOCHS {
             return Err(ErrorCode::UnsupportedVersion);
         }
         self.validate_epoch(&request.member_id, epoch, ErrorCode::StaleMemberEpoch, || {
@@ -68,7 +69,10 @@ impl ConsumerGroup {
         if member.epoch == epoch {
             return Ok(());
         }
-        exception().ok_or(stale)
+        match member.classic {
+            Some(_) => Err(ErrorCode::IllegalGeneration),
+            None => exception().ok_or(stale),
+        }
     }
 
     pub(crate) fn offsets_unused_since(&self) -> UnusedSince {

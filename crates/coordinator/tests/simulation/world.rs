@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use milena_coordinator::{Client, Effects, GroupConfig, Groups, Reply, Ticket};
+use milena_coordinator::{Client, ConsumerGroupConfig, Effects, GroupConfig, Groups, Reply, Ticket};
 use milena_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use milena_protocol::messages::{HeartbeatResponse, JoinGroupResponse, SyncGroupResponse};
 use milena_protocol::{ErrorCode, Str, Uuid};
@@ -393,7 +393,14 @@ impl World {
                     client_id: Str::from("client"),
                     client_host: Str::from("/127.0.0.1"),
                 };
-                groups.join(now_ms, ticket, version, &client, join)
+                groups.join(
+                    now_ms,
+                    ticket,
+                    version,
+                    &client,
+                    &ConsumerGroupConfig::default(),
+                    join,
+                )
             }
             Request::Sync(sync) => groups.sync(now_ms, ticket, sync),
             Request::Heartbeat(heartbeat) => groups.heartbeat(now_ms, ticket, heartbeat),

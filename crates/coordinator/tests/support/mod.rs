@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use milena_coordinator::{Client, Effects, GroupConfig, Groups, Reply, Ticket};
+use milena_coordinator::{Client, ConsumerGroupConfig, Effects, GroupConfig, Groups, Reply, Ticket};
 use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use milena_protocol::messages::leave_group_request::MemberIdentity;
 use milena_protocol::messages::offset_commit_request::{
@@ -210,9 +210,14 @@ impl Shard {
             client_id: text("client"),
             client_host: text("/127.0.0.1"),
         };
-        let effects = self
-            .groups
-            .join(self.now_ms, ticket, joiner.version, &client, &joiner.request());
+        let effects = self.groups.join(
+            self.now_ms,
+            ticket,
+            joiner.version,
+            &client,
+            &ConsumerGroupConfig::default(),
+            &joiner.request(),
+        );
         self.apply(effects);
         ticket
     }

@@ -143,15 +143,17 @@ impl Group {
             offset: partition.committed_offset,
             leader_epoch: partition.committed_leader_epoch,
             metadata: metadata.detached(),
-            commit_timestamp_ms: step.now_ms,
+            commit_timestamp_ms: self.offsets.after_pending_ms(
+                step.now_ms,
+                None,
+                &topic.name,
+                partition.partition_index,
+            ),
             expire_timestamp_ms,
             topic_id: topic.topic_id,
         };
         let key = facts::offset_key(&self.id, &topic.name, partition.partition_index);
         step.effects.put(key, facts::encode_offset(&committed.stored()));
-        // The newest wins: what a transaction has pending here is older.
-        self.offsets
-            .forget_pending(&self.id, &topic.name, partition.partition_index, step.effects);
         insert(
             &mut self.offsets.topics,
             &topic.name,

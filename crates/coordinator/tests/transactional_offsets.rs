@@ -123,8 +123,14 @@ fn a_plain_commit_wins_over_what_was_pending_before_it() {
     let mut shard = Shard::new();
     give(&mut shard, 1, NOBODY, 5);
     assert_eq!(shard.commit("g", "", -1, "t", 9), ErrorCode::None);
+    assert_eq!(fetch_stable(&shard), Err(ErrorCode::UnstableOffsetCommit));
+    shard.restart();
     end(&mut shard, 1, true);
     assert_eq!(shard.committed("g", "t"), 9, "within the same millisecond too");
+    assert_eq!(fetch_stable(&shard), Ok(9));
+    give(&mut shard, 2, NOBODY, 4);
+    end(&mut shard, 2, true);
+    assert_eq!(shard.committed("g", "t"), 4, "what comes after it counts");
 }
 
 #[test]

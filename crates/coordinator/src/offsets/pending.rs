@@ -1,9 +1,9 @@
 //! Offsets that are part of a transaction (KIP-98, KIP-447): TxnOffsetCommit, and the transaction's end.
 //!
 //! They are facts of the group from the moment they are answered, and take effect in one batch with
-//! the removal of what was pending. The newest wins, as in Kafka: a plain commit takes the place of what is
-//! pending, and what a transaction commits takes that of what is pending from before it. A clock that is
-//! set back changes nothing of that.
+//! the removal of what was pending. The newest wins, as in Kafka: what a transaction commits counts for
+//! nothing where a plain commit or another transaction's offset came after it; until the transaction ends, the
+//! partition is unstable all the same. A clock that is set back changes nothing of that.
 
 use milena_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
@@ -47,16 +47,11 @@ impl Offsets {
     }
 
     /// Forgets what is pending for which `is_gone` holds.
-    fn drop_pending(
-        &mut self,
-        group: &Str,
-        effects: &mut Effects,
-        is_gone: impl Fn(&Str, i32, &Committed) -> bool,
-    ) {
+    fn drop_pending(&mut self, group: &Str, effects: &mut Effects, is_gone: impl Fn(&Str, i32) -> bool) {
         self.pending.retain(|producer_id, topics| {
             topics.retain(|topic, partitions| {
-                partitions.retain(|partition, committed| {
-                    let gone = is_gone(topic, *partition, committed);
+                partitions.retain(|partition, _| {
+                    let gone = is_gone(topic, *partition);
                     if gone {
                         effects.remove(facts::pending_key(group, *producer_id, topic, *partition));
                     }
@@ -68,30 +63,43 @@ impl Offsets {
         });
     }
 
-    /// A time for an offset that becomes pending now: later than those of other producers that are
-    /// pending for the partition, so that the newest of them is known by it.
-    fn pending_timestamp_ms(&self, now_ms: i64, producer_id: i64, topic: &Str, partition: i32) -> i64 {
+    /// A time for an offset that is given now: later than what other producers have pending for the
+    /// partition, so that the newest is known by it.
+    pub(super) fn after_pending_ms(
+        &self,
+        now_ms: i64,
+        producer_id: Option<i64>,
+        topic: &Str,
+        partition: i32,
+    ) -> i64 {
         self.pending
             .iter()
-            .filter(|(other, _)| **other != producer_id)
+            .filter(|(other, _)| Some(**other) != producer_id)
             .filter_map(|(_, topics)| topics.get(topic)?.get(&partition))
             .map(|other| other.commit_timestamp_ms.saturating_add(1))
             .fold(now_ms, i64::max)
     }
 
+    /// The same for an offset that becomes pending: later than what is committed, too.
+    fn pending_timestamp_ms(&self, now_ms: i64, producer_id: i64, topic: &Str, partition: i32) -> i64 {
+        let committed = self.get(topic, partition);
+        let least_ms = committed.map_or(now_ms, |committed| {
+            committed.commit_timestamp_ms.saturating_add(1)
+        });
+        self.after_pending_ms(now_ms.max(least_ms), Some(producer_id), topic, partition)
+    }
+
     pub(super) fn clear_pending(&mut self, group: &Str, effects: &mut Effects) {
-        self.drop_pending(group, effects, |_, _, _| true);
+        self.drop_pending(group, effects, |_, _| true);
     }
 
     pub(super) fn forget_pending_topic(&mut self, group: &Str, topic: &Str, effects: &mut Effects) {
-        self.drop_pending(group, effects, |pending, _, _| pending == topic);
+        self.drop_pending(group, effects, |pending, _| pending == topic);
     }
 
     pub(super) fn forget_pending(&mut self, group: &Str, topic: &Str, partition: i32, effects: &mut Effects) {
         if self.is_pending(topic, partition) {
-            self.drop_pending(group, effects, |pending, at, _| {
-                pending == topic && at == partition
-            });
+            self.drop_pending(group, effects, |pending, at| pending == topic && at == partition);
         }
     }
 }
@@ -147,14 +155,13 @@ impl Group {
                 if !commit {
                     continue;
                 }
+                let is_newer =
+                    |existing: &Committed| existing.commit_timestamp_ms > committed.commit_timestamp_ms;
+                if self.offsets.get(&topic, partition).is_some_and(is_newer) {
+                    continue;
+                }
                 let key = facts::offset_key(&self.id, &topic, partition);
                 effects.put(key, facts::encode_offset(&committed.stored()));
-                self.offsets
-                    .drop_pending(&self.id, effects, |other, at, pending| {
-                        *other == topic
-                            && at == partition
-                            && pending.commit_timestamp_ms < committed.commit_timestamp_ms
-                    });
                 insert(&mut self.offsets.topics, &topic, partition, committed);
             }
         }

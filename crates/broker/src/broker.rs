@@ -1,6 +1,6 @@
 //! The broker's parts, and how they start and stop.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use milena_coordinator::{GroupConfig, TransactionConfig};
@@ -68,7 +68,8 @@ pub struct Broker {
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
     facts: Arc<dyn StateStore>,
-    listeners: OnceLock<Vec<BoundListener>>,
+    /// Those that are bound.
+    listeners: RwLock<Vec<BoundListener>>,
     loggers: OnceLock<Loggers>,
     /// Lines about advertised addresses that clients cannot reach.
     advertised_limit: LogLimit,
@@ -128,7 +129,7 @@ impl Broker {
             group_configs,
             stop,
             facts,
-            listeners: OnceLock::new(),
+            listeners: RwLock::default(),
             loggers: OnceLock::new(),
             advertised_limit: LogLimit::new(),
         });
@@ -163,18 +164,25 @@ impl Broker {
     /// What clients of the request's listener are told to connect to. `None` only before the
     /// listeners are bound, when there is nobody to tell.
     pub(crate) fn endpoint(&self, context: &RequestContext) -> Option<Endpoint> {
-        let listeners = self.listeners.get()?;
-        let listener = listeners
-            .iter()
-            .find(|listener| *listener.name == *context.connection.listener)?;
-        Some(listener.advertised.clone())
+        let bound = self.bound_listener(&context.connection.listener)?;
+        Some(bound.advertised)
     }
 
-    /// Called once, when the listeners are bound.
+    pub(crate) fn bound_listeners(&self) -> Vec<BoundListener> {
+        self.listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn bound_listener(&self, name: &str) -> Option<BoundListener> {
+        let bound = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        bound.iter().find(|listener| *listener.name == *name).cloned()
+    }
+
+    /// Called when listeners are bound, and when one is opened or closed.
     pub(crate) fn set_listeners(&self, listeners: Vec<BoundListener>) {
-        if self.listeners.set(listeners).is_err() {
-            error!("the listeners were bound twice: the first addresses stay advertised");
-        }
+        *self.listeners.write().unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
     /// A client that was told an address it cannot reach says nothing and times out; so the broker
@@ -192,13 +200,9 @@ impl Broker {
         if !connection.is_remote() {
             return None;
         }
-        let bound = self
-            .listeners
-            .get()?
-            .iter()
-            .find(|listener| listener.name == connection.listener)?;
-        let listener = self
-            .config
+        let bound = self.bound_listener(&connection.listener)?;
+        let settings = self.topics.settings().current();
+        let listener = settings
             .listeners
             .iter()
             .find(|listener| *listener.name == *connection.listener)?;

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use milena_log::LogConfig;
 use milena_protocol::ErrorCode;
+use tokio::sync::watch;
 use tracing::error;
 
 use crate::api_error::ApiError;
@@ -30,6 +31,7 @@ const DEFAULT: &str = "default";
 #[derive(Debug)]
 pub(crate) struct Settings {
     current: RwLock<Arc<BrokerConfig>>,
+    changes: watch::Sender<()>,
 }
 
 impl From<ConfigError> for ApiError {
@@ -42,6 +44,7 @@ impl Settings {
     pub(crate) fn new(config: BrokerConfig) -> Self {
         Self {
             current: RwLock::new(Arc::new(config)),
+            changes: watch::Sender::new(()),
         }
     }
 
@@ -51,6 +54,11 @@ impl Settings {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Hears of every change from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Takes over what is stored, by entity.
@@ -94,6 +102,7 @@ impl Settings {
 
     pub(crate) fn replace(&self, config: BrokerConfig) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.changes.send_replace(());
     }
 
     pub(crate) fn validate_topic(&self, overrides: &Overrides) -> Result<(), ApiError> {

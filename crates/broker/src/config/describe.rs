@@ -343,8 +343,6 @@ mod tests {
             name,
             // Our own defaults.
             "node.id" | "process.roles" | "controller.listener.names" | "log.dir"
-            // Read only here: sockets are opened at start.
-            | "listeners" | "listener.security.protocol.map"
             // A new Kafka cluster stores this one for eligible leader replicas (KIP-966).
             | "min.insync.replicas"
         )

@@ -85,10 +85,11 @@ const CLUSTER_WIDE: [&str; 66] = [
     "unclean.leader.election.enable",
 ];
 
-/// Dynamic for one broker: what Kafka reconfigures per listener. Kafka also opens and closes listeners
-/// while it runs (`listeners`, `listener.security.protocol.map`); here these two are read only.
-const PER_BROKER: [&str; 15] = [
+/// Dynamic for one broker: what is its own, and what Kafka reconfigures per listener.
+const PER_BROKER: [&str; 17] = [
     "cordoned.log.dirs",
+    "listener.security.protocol.map",
+    "listeners",
     "principal.builder.class",
     "sasl.enabled.mechanisms",
     "sasl.jaas.config",
@@ -104,6 +105,9 @@ const PER_BROKER: [&str; 15] = [
     "sasl.login.refresh.window.jitter",
     "sasl.mechanism.inter.broker.protocol",
 ];
+
+/// Those of them that are here; what is left is about security that is not.
+const OBEYED_PER_BROKER: [&str; 3] = ["cordoned.log.dirs", "listener.security.protocol.map", "listeners"];
 
 /// `ssl.*` settings that are not dynamic.
 const STATIC_SSL: [&str; 3] = [
@@ -215,7 +219,7 @@ fn check_names(new: &Properties, per_broker: bool) -> Result<(), ConfigError> {
     refuse(
         &|name| {
             let is_per_broker = update_mode(name) == Some(UpdateMode::PerBroker);
-            name.starts_with("listener.name.") || is_per_broker && name != "cordoned.log.dirs"
+            name.starts_with("listener.name.") || is_per_broker && !OBEYED_PER_BROKER.contains(&name)
         },
         "Milena does not implement these settings, and a security setting must not be accepted without effect",
     )
@@ -288,8 +292,13 @@ mod tests {
             refused(false, &[("message.max.bytes", "")]),
             "Invalid value  for configuration message.max.bytes: Not a number of type INT"
         );
+        assert_eq!(
+            refused(true, &[("listeners", "PLAINTEXT://:1,OTHER://:2")]),
+            "Error creating broker listeners from '[PLAINTEXT://:1, OTHER://:2]': No security protocol defined for \
+             listener OTHER"
+        );
         assert!(
-            refused(true, &[("listeners", "PLAINTEXT://:1")])
+            refused(true, &[("advertised.listeners", "PLAINTEXT://:1")])
                 .starts_with("Cannot update these configs dynamically")
         );
         assert!(

@@ -1,13 +1,14 @@
 //! Listeners and connections.
 //!
 //! [`Server::start`] binds every listener, tells the broker its advertised endpoints (a listener
-//! on port 0 advertises the port it got) and accepts; [`Server::shutdown`] stops accepting, lets
+//! on port 0 advertises the port it got) and accepts, and follows the setting from then on (`acceptors`); [`Server::shutdown`] stops accepting, lets
 //! every connection answer what it has taken, and returns.
 //!
 //! Promises: one task per connection; nothing is allocated for what a peer only announces; what a
 //! peer can make the broker log is limited; an `accept` that fails (descriptors used up) is
 //! survived. Left to others: what requests mean (`dispatch`), TLS and SASL (issue of their own).
 
+mod acceptors;
 mod connection;
 mod framing;
 mod listener;
@@ -22,12 +23,13 @@ use std::time::Duration;
 use milena_protocol::Str;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use crate::broker::{Broker, StartError};
 use crate::config::{self, Listener};
 use crate::context::{ConnectionInfo, Mute};
+use acceptors::Acceptors;
 use connection::{Connection, End};
 pub(crate) use log_limit::LogLimit;
 use memory::RequestMemory;
@@ -42,7 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const DESCRIPTORS_FOR_FILES: usize = 4;
 
 /// A listener as it is bound and as clients are told of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundListener {
     pub name: Arc<str>,
     pub address: SocketAddr,
@@ -81,8 +83,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
-    listeners: Vec<BoundListener>,
-    acceptors: JoinSet<JoinSet<()>>,
+    acceptors: JoinHandle<JoinSet<JoinSet<()>>>,
 }
 
 impl Server {
@@ -91,40 +92,14 @@ impl Server {
     /// # Errors
     /// A listener's address that cannot be bound.
     pub async fn start(broker: Arc<Broker>) -> Result<Self, StartError> {
-        let config = &broker.config;
-        let mut bound = Vec::new();
-        for listener in &config.listeners {
-            let socket = listener::bind(listener, config).await?;
-            let address = socket.local_addr().map_err(|error| StartError::Listen {
-                address: listener::address_of(listener),
-                error,
-            })?;
-            let name: Arc<str> = Arc::from(listener.name.as_str());
-            let advertised = listener::advertised(listener, address);
-            bound.push((
-                BoundListener {
-                    name,
-                    address,
-                    advertised,
-                },
-                socket,
-            ));
-        }
-        let listeners: Vec<BoundListener> = bound.iter().map(|(listener, _)| listener.clone()).collect();
-        broker.set_listeners(listeners.clone());
-        diagnose(&broker, &listeners);
+        let config = broker.topics.settings().current();
         let shared = Arc::new(shared(&broker));
-        let settings = broker.topics.settings().current();
-        let limits = ConnectionLimits::new(&settings, connections_for_descriptors()).await;
+        let limits = ConnectionLimits::new(&config, connections_for_descriptors()).await;
         let quotas = ConnectionQuotas::new(limits);
-        let mut acceptors = JoinSet::new();
-        for (listener, socket) in bound {
-            acceptors.spawn(accept(listener, socket, shared.clone(), quotas.clone()));
-        }
+        let acceptors = Acceptors::start(&config, shared, quotas).await?;
         Ok(Self {
             broker,
-            listeners,
-            acceptors,
+            acceptors: tokio::spawn(acceptors.run()),
         })
     }
 
@@ -133,21 +108,25 @@ impl Server {
         &self.broker
     }
 
+    /// The listeners that are open now; those of the start in the order of the setting.
     #[must_use]
-    pub fn listeners(&self) -> &[BoundListener] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<BoundListener> {
+        self.broker.bound_listeners()
     }
 
     /// Stops accepting, answers what has been taken, and stops the broker.
     ///
     /// # Errors
     /// A log or the fact store that cannot be closed cleanly.
-    pub async fn shutdown(mut self) -> Result<(), StartError> {
+    pub async fn shutdown(self) -> Result<(), StartError> {
         self.broker.stop.stop();
         self.broker.groups.close().await;
         self.broker.transactions.close().await;
         let drained = tokio::time::timeout(DRAIN_LIMIT, async {
-            while let Some(connections) = self.acceptors.join_next().await {
+            let Ok(mut acceptors) = self.acceptors.await else {
+                return;
+            };
+            while let Some(connections) = acceptors.join_next().await {
                 if let Ok(mut connections) = connections {
                     while connections.join_next().await.is_some() {}
                 }
@@ -166,14 +145,7 @@ impl Server {
 
 /// Says what is wrong with the addresses that clients will be told. On a thread of its own, because
 /// names may take seconds to resolve and nobody has to wait for that.
-fn diagnose(broker: &Arc<Broker>, bound: &[BoundListener]) {
-    let pairs: Vec<(Listener, u16)> = broker
-        .config
-        .listeners
-        .iter()
-        .cloned()
-        .zip(bound.iter().map(|listener| listener.address.port()))
-        .collect();
+fn diagnose(pairs: Vec<(Listener, u16)>) {
     let work = move || {
         let resolve = |host: &str| match (host, 0).to_socket_addrs() {
             Ok(addresses) => addresses.map(|address| address.ip()).collect(),

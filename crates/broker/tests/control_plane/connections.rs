@@ -6,7 +6,10 @@ use std::time::Duration;
 use milena_broker::config::{BrokerConfig, Properties};
 use milena_broker::{Broker, Engines, Server, SystemClock};
 use milena_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use milena_protocol::messages::{ApiVersionsRequest, FetchRequest, MetadataRequest};
+use milena_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use milena_protocol::messages::{
+    ApiVersionsRequest, FetchRequest, IncrementalAlterConfigsRequest, MetadataRequest,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -190,8 +193,9 @@ async fn each_listener_tells_its_clients_its_own_advertised_address() {
         .await
         .unwrap();
     let server = Server::start(broker).await.unwrap();
-    let [inside, outside] = server.listeners() else {
-        panic!("{:?}", server.listeners())
+    let listeners = server.listeners();
+    let [inside, outside] = &listeners[..] else {
+        panic!("{listeners:?}")
     };
     for (listener, host, port) in [
         (inside, "inside.example", inside.address.port()),
@@ -203,4 +207,63 @@ async fn each_listener_tells_its_clients_its_own_advertised_address() {
         assert_eq!(response.brokers[0].port, i32::from(port));
     }
     server.shutdown().await.unwrap();
+}
+
+/// Sets `listeners` of the running broker.
+async fn set_listeners(client: &mut Client, listeners: &str) -> i16 {
+    let config = |name: &str, value: &str| AlterableConfig {
+        name: text(name),
+        value: Some(text(value)),
+        ..AlterableConfig::default()
+    };
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: 4,
+            resource_name: text("1"),
+            configs: vec![
+                config("listeners", listeners),
+                config(
+                    "listener.security.protocol.map",
+                    "PLAINTEXT:PLAINTEXT,EXTRA:PLAINTEXT",
+                ),
+            ],
+            ..AlterConfigsResource::default()
+        }],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    client.call(&request, 1).await.responses[0].error_code
+}
+
+#[tokio::test]
+async fn listeners_open_and_close_while_the_broker_runs() {
+    let broker = TestBroker::with(&[]).await;
+    let mut client = broker.connect().await;
+    let first = "PLAINTEXT://127.0.0.1:0";
+    assert_eq!(
+        set_listeners(&mut client, &format!("{first},EXTRA://127.0.0.1:0")).await,
+        0
+    );
+    let extra = loop {
+        let open = broker.listeners();
+        if let Some(extra) = open.iter().find(|listener| &*listener.name == "EXTRA") {
+            break extra.address;
+        }
+        tokio::task::yield_now().await;
+    };
+    let mut by_extra = Client::over(TcpStream::connect(extra).await.unwrap());
+    let told = by_extra.call(&MetadataRequest::default(), 12).await;
+    assert_eq!(
+        told.brokers[0].port,
+        i32::from(extra.port()),
+        "it tells its own address"
+    );
+    assert_ne!(
+        set_listeners(&mut client, "EXTRA://127.0.0.1:0,OTHER://127.0.0.1:0").await,
+        0
+    );
+    assert_eq!(set_listeners(&mut client, first).await, 0);
+    assert!(by_extra.is_closed().await);
+    assert_eq!(broker.listeners().len(), 1);
+    let told = client.call(&MetadataRequest::default(), 12).await;
+    assert_eq!(told.brokers.len(), 1, "the first listener has not noticed");
 }

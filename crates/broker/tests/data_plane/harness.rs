@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use milena_broker::config::{BrokerConfig, Properties};
-use milena_broker::{Broker, Clock, Engines, LogLevels, Loggers, Server, SystemClock};
+use milena_broker::{BoundListener, Broker, Clock, Engines, LogLevels, Loggers, Server, SystemClock};
 use milena_log::{LogStore, MemoryLogStore};
 use milena_protocol::messages::create_topics_request::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
@@ -81,8 +81,12 @@ impl TestBroker {
         self.server.take().unwrap().shutdown().await.unwrap();
     }
 
+    pub(crate) fn listeners(&self) -> Vec<BoundListener> {
+        self.server.as_ref().unwrap().listeners()
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
-        self.server.as_ref().unwrap().listeners()[0].address
+        self.listeners()[0].address
     }
 
     pub(crate) async fn connect(&self) -> Client {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use milena_coordinator::{GroupConfig, TransactionConfig};
+use milena_coordinator::{ConsumerGroupConfig, GroupConfig, TransactionConfig};
 use milena_log::{LogError, LogStore};
 use milena_protocol::Str;
 use milena_state::{StateError, StateStore};
@@ -13,6 +13,7 @@ use crate::client_metrics::ClientMetrics;
 use crate::clock::Clock;
 use crate::config::{self, BrokerConfig};
 use crate::context::{ConnectionInfo, RequestContext};
+use crate::eligible_replicas;
 use crate::features::{self, Features};
 use crate::group_configs::{self, GroupConfigs};
 use crate::groups::{Groups, settings};
@@ -21,7 +22,7 @@ use crate::net::{BoundListener, Endpoint, LogLimit};
 use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::sessions::FetchSessions;
-use crate::settings::Settings;
+use crate::settings::{Derived, Settings};
 use crate::stop::Stop;
 use crate::topics::{Overrides, Topics};
 use crate::transactions::Transactions;
@@ -64,6 +65,8 @@ pub struct Broker {
     pub(crate) client_metrics: ClientMetrics,
     pub(crate) quotas: Quotas,
     pub(crate) group_configs: GroupConfigs,
+    /// Of consumer groups that were given no configs.
+    pub(crate) consumer_defaults: Derived<ConsumerGroupConfig>,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
@@ -127,12 +130,16 @@ impl Broker {
             client_metrics,
             quotas,
             group_configs,
+            consumer_defaults: Derived::default(),
             stop,
             facts,
             listeners: RwLock::default(),
             loggers: OnceLock::new(),
             advertised_limit: LogLimit::new(),
         });
+        eligible_replicas::settle(&broker)
+            .await
+            .map_err(|error| StartError::Invalid(error.message.unwrap_or_default()))?;
         broker.transactions.finish_in_background(&broker);
         tokio::spawn(maintain(broker.clone()));
         Ok(broker)

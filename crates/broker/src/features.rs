@@ -1,6 +1,6 @@
 //! Features of the cluster (KIP-584): which there are, and the levels that clients are told to go by.
 //!
-//! A feature is here when its levels mean something. `transaction.version` 2 has clients leave their
+//! A feature is here when its levels mean something, or when there is nothing that they could mean to one broker. `transaction.version` 2 has clients leave their
 //! partitions to the broker and bump their epoch with each transaction (KIP-890); what a request means
 //! follows from its own version, so that clients of all levels are served side by side, as in Kafka.
 //! `metadata.version` is the release whose APIs and settings there are, and the only one.
@@ -25,29 +25,52 @@ pub(crate) struct Feature {
     pub(crate) name: &'static str,
     pub(crate) min: i16,
     pub(crate) max: i16,
+    /// In force until somebody chooses another.
+    pub(crate) initial: i16,
 }
 
-/// The highest level is in force until somebody chooses another.
-pub(crate) const SUPPORTED: [Feature; 3] = [
+pub(crate) const SUPPORTED: [Feature; 5] = [
+    ELIGIBLE_LEADER_REPLICAS_VERSION,
     GROUP_VERSION,
+    KRAFT_VERSION,
     Feature {
         name: "metadata.version",
         min: METADATA_4_3_IV0,
         max: METADATA_4_3_IV0,
+        initial: METADATA_4_3_IV0,
     },
     Feature {
         name: "transaction.version",
         min: 0,
         max: 2,
+        initial: 2,
     },
 ];
 const METADATA_4_3_IV0: i16 = 30;
+
+/// Level 1: eligible leader replicas (KIP-966). The only replica of a partition leads it or is offline, so that
+/// none is ever eligible besides; what shows is that `min.insync.replicas` is one setting of all brokers.
+pub(crate) const ELIGIBLE_LEADER_REPLICAS_VERSION: Feature = Feature {
+    name: "eligible.leader.replicas.version",
+    min: 0,
+    max: 1,
+    initial: 1,
+};
 
 /// Level 1: consumer groups (KIP-848).
 pub(crate) const GROUP_VERSION: Feature = Feature {
     name: "group.version",
     min: 0,
     max: 1,
+    initial: 1,
+};
+
+/// Level 1: the voters of the quorum may change (KIP-853), which does not change that there is one.
+const KRAFT_VERSION: Feature = Feature {
+    name: "kraft.version",
+    min: 0,
+    max: 1,
+    initial: 0,
 };
 
 pub(crate) type Features = SmallFacts<Levels>;
@@ -85,7 +108,7 @@ impl Levels {
 
     /// The level in force.
     pub(crate) fn of(&self, feature: &Feature) -> i16 {
-        self.chosen.get(feature.name).copied().unwrap_or(feature.max)
+        self.chosen.get(feature.name).copied().unwrap_or(feature.initial)
     }
 
     /// All updates or none, and what is to be stored.
@@ -139,6 +162,9 @@ impl Levels {
                  unsafe downgrade."
                     .to_owned(),
             ),
+            (std::cmp::Ordering::Less, _) if feature.name == KRAFT_VERSION.name => {
+                Err("Can't downgrade the version of this feature.".to_owned())
+            }
             (std::cmp::Ordering::Greater, UpgradeType::Downgrade) => {
                 Err("Can't downgrade to a newer version.".to_owned())
             }
@@ -178,7 +204,7 @@ impl FromRows for Levels {
 mod tests {
     use super::*;
 
-    const TRANSACTIONS: &Feature = &SUPPORTED[2];
+    const TRANSACTIONS: &Feature = &SUPPORTED[4];
 
     fn update(levels: &Levels, level: i16, upgrade: UpgradeType) -> Result<(Levels, usize), String> {
         let update = [(TRANSACTIONS.name, level, upgrade)];

@@ -25,7 +25,11 @@ pub(crate) struct Groups(BTreeMap<Str, Arc<Overrides>>);
 impl Groups {
     /// None for a group that was given none.
     pub(crate) fn of(&self, group: &str) -> Arc<Overrides> {
-        self.0.get(group).cloned().unwrap_or_default()
+        self.given_to(group).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn given_to(&self, group: &str) -> Option<&Arc<Overrides>> {
+        self.0.get(group)
     }
 
     /// Every group that was given configs.

@@ -13,6 +13,7 @@ mod client_metrics;
 mod clock;
 mod context;
 mod dispatch;
+mod eligible_replicas;
 mod features;
 mod group_configs;
 mod groups;

@@ -134,3 +134,25 @@ impl Settings {
 pub(crate) fn as_invalid_request(error: &ConfigError) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, error.to_string())
 }
+/// What follows from the settings, worked out once for each change of them.
+#[derive(Debug)]
+pub(crate) struct Derived<T>(RwLock<Option<(Arc<BrokerConfig>, Arc<T>)>>);
+
+impl<T> Default for Derived<T> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<T> Derived<T> {
+    pub(crate) fn of(&self, config: Arc<BrokerConfig>, derive: impl FnOnce(&BrokerConfig) -> T) -> Arc<T> {
+        if let Some((known, value)) = &*self.0.read().unwrap_or_else(PoisonError::into_inner)
+            && Arc::ptr_eq(known, &config)
+        {
+            return Arc::clone(value);
+        }
+        let value = Arc::new(derive(&config));
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some((config, Arc::clone(&value)));
+        value
+    }
+}

@@ -1,5 +1,7 @@
 //! What is in force for one group, from the broker's settings and the group's own configs.
 
+use std::sync::Arc;
+
 use milena_coordinator::ConsumerGroupConfig;
 
 use crate::broker::Broker;
@@ -17,9 +19,14 @@ pub(crate) fn consumer_groups_are_on(broker: &Broker) -> bool {
         && broker.features.current().of(&features::GROUP_VERSION) > 0
 }
 
-pub(crate) fn consumer(broker: &Broker, group_id: &str) -> ConsumerGroupConfig {
-    let overrides = broker.group_configs.current().of(group_id);
-    consumer_of(&broker.topics.settings().current(), &overrides)
+pub(crate) fn consumer(broker: &Broker, group_id: &str) -> Arc<ConsumerGroupConfig> {
+    let config = broker.topics.settings().current();
+    match broker.group_configs.current().given_to(group_id) {
+        Some(overrides) => Arc::new(consumer_of(&config, overrides)),
+        None => broker
+            .consumer_defaults
+            .of(config, |config| consumer_of(config, &Overrides::default())),
+    }
 }
 
 /// Of a group without configs of its own, if `overrides` is empty.

@@ -12,6 +12,8 @@ use tracing::info;
 use crate::api_error::ApiError;
 use crate::broker::Broker;
 use crate::config::{self, AlterOp, Alteration, ConfigResourceType};
+use crate::eligible_replicas;
+use crate::features::ELIGIBLE_LEADER_REPLICAS_VERSION;
 use crate::loggers::no_such_logger;
 use crate::settings::BrokerEntity;
 use crate::topics::{self, Overrides};
@@ -63,6 +65,13 @@ pub(super) enum Change {
 }
 
 impl Change {
+    fn names(&self, config: &str) -> bool {
+        match self {
+            Self::Alter(configs) => configs.iter().any(|altered| &*altered.name == config),
+            Self::Replace(overrides) => overrides.contains_key(config),
+        }
+    }
+
     fn apply(self, kind: ConfigResourceType, old: &Overrides) -> Result<Overrides, config::ConfigError> {
         match self {
             Self::Alter(configs) => config::apply_alterations(kind, old, &alterations(&configs)?),
@@ -175,8 +184,12 @@ async fn change_broker(
     }
     let settings = broker.topics.settings();
     let altered = broker.topics.alter_broker_configs(entity, validate_only, |old| {
+        let named = change.names(eligible_replicas::MINIMUM);
         let new = change.apply(ConfigResourceType::Broker, old)?;
         let (_, notices) = config::validate_dynamic(&settings.current(), entity == BrokerEntity::This, &new)?;
+        if broker.features.current().of(&ELIGIBLE_LEADER_REPLICAS_VERSION) > 0 {
+            eligible_replicas::check(entity, named, &new)?;
+        }
         for notice in notices {
             info!("{notice}");
         }
@@ -261,10 +274,13 @@ async fn change_group(
         let new = change.apply(ConfigResourceType::Group, old)?;
         config::validate_group(&current, &new)?;
         let changed = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
-        let changed: Vec<&str> = changed.map(|(name, _)| name.as_str()).collect();
+        let changed: Vec<&str> = changed
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !name.starts_with("consumer."))
+            .collect();
         if !validate_only && !changed.is_empty() {
             info!(
-                "Stored, but without meaning until there are consumer, share and streams groups: {}",
+                "Stored, but without meaning until there are share and streams groups: {}",
                 changed.join(", ")
             );
         }

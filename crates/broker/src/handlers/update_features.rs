@@ -14,6 +14,7 @@ use milena_protocol::{ErrorCode, Str};
 
 use crate::broker::Broker;
 use crate::context::RequestContext;
+use crate::eligible_replicas;
 use crate::features::UpgradeType;
 
 /// From this version on only the answer as a whole has a result.
@@ -39,7 +40,11 @@ pub(crate) async fn handle(
             },
         ))
     });
-    if let Err(error) = changed.await {
+    let changed = match changed.await {
+        Ok(()) if !request.validate_only => eligible_replicas::settle(broker).await,
+        changed => changed,
+    };
+    if let Err(error) = changed {
         let why = error.message.unwrap_or_default();
         return UpdateFeaturesResponse {
             error_code: error.code.code(),

@@ -26,7 +26,7 @@ pub const MAX_MEMBERS_PER_GROUP: usize = 100_000;
 /// it, the oldest is forgotten: its client is told UNKNOWN_MEMBER_ID and starts afresh.
 pub const MAX_PENDING_MEMBERS_PER_GROUP: usize = 10_000;
 
-/// Bytes that the names and metadata of one member's protocols may take. Kafka's own limit is
+/// Bytes that the names and metadata of one member's protocols, or the names of its topics, may take. Kafka's own limit is
 /// that the whole group fits one record of `__consumer_offsets`, 1 MiB by default.
 pub const MAX_MEMBER_PROTOCOLS_BYTES: usize = 1 << 20;
 
@@ -46,6 +46,10 @@ pub const MAX_NAME_BYTES: usize = i16::MAX as usize;
 
 /// Bytes of the client id or instance id that a member id starts with.
 pub const MAX_MEMBER_ID_PREFIX_BYTES: usize = 1_024;
+
+/// Different patterns that the members of one group subscribe by. Beyond it, members with a new one are refused with
+/// GROUP_MAX_SIZE_REACHED.
+pub const MAX_PATTERNS_PER_GROUP: usize = 256;
 
 /// Bytes of a pattern that a member subscribes by.
 pub const MAX_PATTERN_BYTES: usize = 16 << 10;

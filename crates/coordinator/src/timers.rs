@@ -23,21 +23,34 @@ pub(crate) enum TimerKey {
 
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    deadlines: HashMap<TimerKey, i64>,
+    deadlines: HashMap<TimerKey, Deadline>,
     queue: BTreeSet<(i64, TimerKey)>,
 }
 
+/// A deadline that moves away, as every heartbeat does with a session's, keeps its place in the queue until that
+/// comes up.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    due_ms: i64,
+    /// Its place; not after `due_ms`.
+    queued_ms: i64,
+}
+
 impl Timers {
-    pub(crate) fn schedule(&mut self, key: TimerKey, deadline_ms: i64) {
-        match self.deadlines.insert(key.clone(), deadline_ms) {
-            Some(old) if old == deadline_ms => return,
-            Some(old) => {
-                let removed = self.queue.remove(&(old, key.clone()));
-                debug_assert!(removed, "a deadline without its place in the queue");
+    pub(crate) fn schedule(&mut self, key: TimerKey, due_ms: i64) {
+        if let Some(known) = self.deadlines.get_mut(&key) {
+            known.due_ms = due_ms;
+            if known.queued_ms <= due_ms {
+                return;
             }
-            None => {}
+            let queued_ms = std::mem::replace(&mut known.queued_ms, due_ms);
+            let removed = self.queue.remove(&(queued_ms, key.clone()));
+            debug_assert!(removed, "a deadline without its place in the queue");
+        } else {
+            let queued_ms = due_ms;
+            self.deadlines.insert(key.clone(), Deadline { due_ms, queued_ms });
         }
-        self.queue.insert((deadline_ms, key));
+        self.queue.insert((due_ms, key));
     }
 
     pub(crate) fn is_scheduled(&self, key: &TimerKey) -> bool {
@@ -46,22 +59,31 @@ impl Timers {
 
     pub(crate) fn cancel(&mut self, key: TimerKey) {
         if let Some(deadline) = self.deadlines.remove(&key) {
-            self.queue.remove(&(deadline, key));
+            self.queue.remove(&(deadline.queued_ms, key));
         }
     }
 
+    /// When to look again: nothing is due before.
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
-        self.queue.first().map(|(deadline, _)| *deadline)
+        self.queue.first().map(|(queued_ms, _)| *queued_ms)
     }
 
     /// Takes the earliest entry that is due, if any.
     pub(crate) fn pop_due(&mut self, now_ms: i64) -> Option<TimerKey> {
-        if self.next_deadline_ms()? > now_ms {
-            return None;
+        while self.next_deadline_ms()? <= now_ms {
+            let (_, key) = self.queue.pop_first()?;
+            match self.deadlines.get_mut(&key) {
+                Some(moved) if moved.due_ms > now_ms => {
+                    moved.queued_ms = moved.due_ms;
+                    self.queue.insert((moved.due_ms, key));
+                }
+                _ => {
+                    self.deadlines.remove(&key);
+                    return Some(key);
+                }
+            }
         }
-        let (_, key) = self.queue.pop_first()?;
-        self.deadlines.remove(&key);
-        Some(key)
+        None
     }
 
     pub(crate) fn clear(&mut self) {
@@ -92,11 +114,24 @@ mod tests {
         timers.schedule(session("b"), 20);
         timers.schedule(session("a"), 30);
         assert_eq!(timers.len(), 2);
-        assert_eq!(timers.next_deadline_ms(), Some(20));
+        assert_eq!(timers.next_deadline_ms(), Some(10));
         assert_eq!(timers.pop_due(19), None);
+        assert_eq!(timers.next_deadline_ms(), Some(20));
         assert_eq!(timers.pop_due(40), Some(session("b")));
         assert_eq!(timers.pop_due(40), Some(session("a")));
         assert_eq!(timers.pop_due(40), None);
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_is_not_late() {
+        let mut timers = Timers::default();
+        timers.schedule(session("a"), 30);
+        timers.schedule(session("a"), 40);
+        timers.schedule(session("a"), 10);
+        assert_eq!(timers.len(), 1);
+        assert_eq!(timers.pop_due(9), None);
+        assert_eq!(timers.pop_due(10), Some(session("a")));
+        assert_eq!(timers.pop_due(50), None);
     }
 
     #[test]

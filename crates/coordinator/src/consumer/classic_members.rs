@@ -15,7 +15,6 @@ use milena_protocol::{ErrorCode, Str};
 use super::member::{Classic, Member, MemberState};
 use super::{ConsumerGroup, ConsumerGroupConfig};
 use crate::classic::{ClassicGroup, FIRST_VERSION_REQUIRING_MEMBER_ID, Join};
-use crate::limits::MAX_MEMBERS_PER_GROUP;
 use crate::modern::{Refusal, TopicPartitions};
 use crate::step::Step;
 use crate::subscription::{
@@ -215,12 +214,8 @@ impl ConsumerGroup {
 
     /// Whether there is room for the member, and whether the others speak one of its protocols.
     fn admit_classic(&self, config: &ConsumerGroupConfig, join: &Join) -> Result<Subscription, ErrorCode> {
-        let most = usize::try_from(config.max_size)
-            .unwrap_or(0)
-            .min(MAX_MEMBERS_PER_GROUP);
-        if self.members.len() >= most && !self.members.contains_key(&join.member_id) {
-            return Err(ErrorCode::GroupMaxSizeReached);
-        }
+        let is_member = self.members.contains_key(&join.member_id);
+        self.admit(config, is_member).map_err(|refusal| refusal.error)?;
         let common = self.common_protocols();
         let is_first = self.members.values().all(|member| member.classic.is_none());
         let mut protocols = join.protocols.iter();

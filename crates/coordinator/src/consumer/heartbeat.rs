@@ -15,7 +15,10 @@ use super::assignor::{self, Subscriber};
 use super::member::{Assigned, Member, MemberState};
 use super::reconcile::{Target, is_subset, partitions_of, reconcile};
 use super::{Assignor, ConsumerGroup, ConsumerGroupConfig, regex};
-use crate::limits::{MAX_MEMBERS_PER_GROUP, MAX_NAME_BYTES};
+use crate::limits::{
+    MAX_GROUP_METADATA_BYTES, MAX_MEMBER_PROTOCOLS_BYTES, MAX_MEMBERS_PER_GROUP, MAX_NAME_BYTES,
+    MAX_PATTERNS_PER_GROUP,
+};
 use crate::modern::{LEAVE_EPOCH, LEAVE_STATIC_EPOCH, Refusal, TopicPartitions};
 use crate::step::Step;
 use crate::topics::TopicImage;
@@ -82,6 +85,10 @@ pub(crate) fn validate(
     {
         return invalid("A name is longer than can be stored.");
     }
+    let topics = request.subscribed_topic_names.iter().flatten();
+    if topics.map(|name| name.len()).sum::<usize>() > MAX_MEMBER_PROTOCOLS_BYTES {
+        return invalid("SubscribedTopicNames take more than can be stored.");
+    }
     if let Some(assignor) = &request.server_assignor {
         let known = Assignor::from_name(assignor);
         if known.is_none_or(|known| !config.assignors.contains(&known)) {
@@ -131,28 +138,21 @@ impl ConsumerGroup {
         member_id: &Str,
         request: &ConsumerGroupHeartbeatRequest,
     ) -> Result<ConsumerGroupHeartbeatResponse, Refusal> {
+        if let Some(member) = self.member_at_rest(step, client, request) {
+            step.schedule_session(&self.id, &member.id, i64::from(config.session_timeout_ms));
+            return Ok(ConsumerGroupHeartbeatResponse {
+                member_id: Some(member.id.clone()),
+                member_epoch: member.epoch,
+                heartbeat_interval_ms: config.heartbeat_interval_ms,
+                ..ConsumerGroupHeartbeatResponse::default()
+            });
+        }
         let owned = request.topic_partitions.as_deref().map(owned_partitions);
         let joins = request.member_epoch == 0;
         let is_member = !request.member_id.is_empty() && self.members.contains_key(&request.member_id);
-        let most = usize::try_from(config.max_size)
-            .unwrap_or(0)
-            .min(MAX_MEMBERS_PER_GROUP);
-        if self.members.len() >= most && !is_member {
-            return Err(Refusal::new(
-                ErrorCode::GroupMaxSizeReached,
-                format!("The consumer group has reached its maximum capacity of {most} members."),
-            ));
-        }
-        if let Some(pattern) = request
-            .subscribed_topic_regex
-            .as_ref()
-            .filter(|text| !text.is_empty())
-        {
-            // A pattern that is known was checked when it came.
-            if !self.regexes.contains_key(pattern) {
-                regex::compile(pattern)?;
-            }
-        }
+        self.admit(config, is_member)?;
+        let pattern = request.subscribed_topic_regex.as_ref();
+        self.admit_pattern(pattern.filter(|text| !text.is_empty()))?;
         let (member, replaced) = match &request.instance_id {
             None => (
                 self.dynamic_member(member_id, request.member_epoch, owned.as_ref())?,
@@ -184,6 +184,33 @@ impl ConsumerGroup {
             assignment: (is_full || moved).then(|| given(&next.assigned)),
             ..ConsumerGroupHeartbeatResponse::default()
         })
+    }
+
+    /// The member, if it has what it is to have and says nothing new: so are nearly all heartbeats.
+    fn member_at_rest(
+        &self,
+        step: &Step<'_>,
+        client: &Client,
+        request: &ConsumerGroupHeartbeatRequest,
+    ) -> Option<&Member> {
+        let is_settled =
+            self.epoch == self.assignment_epoch && self.seen_image == Some(step.topics.version());
+        let says_nothing = request.topic_partitions.is_none()
+            && request.subscribed_topic_names.is_none()
+            && request.subscribed_topic_regex.is_none()
+            && request.server_assignor.is_none()
+            && request.rack_id.is_none()
+            && request.rebalance_timeout_ms == NOT_GIVEN;
+        let member = self.members.get(&request.member_id)?;
+        let is_at_rest = is_settled
+            && says_nothing
+            && request.member_epoch == member.epoch
+            && request.instance_id == member.instance_id
+            && client.client_id == member.client_id
+            && client.client_host == member.client_host
+            && member.classic.is_none()
+            && member.is_reconciled_to(self.assignment_epoch);
+        is_at_rest.then_some(member)
     }
 
     /// A member has said something: what follows for the group, and then for the member, which is returned as it is
@@ -232,6 +259,34 @@ impl ConsumerGroup {
             self.put_member(next.clone());
         }
         next
+    }
+
+    /// Whether there is room for a member, who may be one already, and for what it says.
+    pub(super) fn admit(&self, config: &ConsumerGroupConfig, is_member: bool) -> Result<(), Refusal> {
+        let most = usize::try_from(config.max_size)
+            .unwrap_or(0)
+            .min(MAX_MEMBERS_PER_GROUP);
+        let has_room = is_member || self.members.len() < most;
+        if has_room && self.said_bytes < MAX_GROUP_METADATA_BYTES {
+            return Ok(());
+        }
+        let most = most.min(self.members.len());
+        Err(Refusal::new(
+            ErrorCode::GroupMaxSizeReached,
+            format!("The consumer group has reached its maximum capacity of {most} members."),
+        ))
+    }
+
+    /// A pattern that is known was checked when it came.
+    fn admit_pattern(&self, pattern: Option<&Str>) -> Result<(), Refusal> {
+        match pattern.filter(|pattern| !self.regexes.contains_key(*pattern)) {
+            None => Ok(()),
+            Some(_) if self.regexes.len() >= MAX_PATTERNS_PER_GROUP => Err(Refusal::new(
+                ErrorCode::GroupMaxSizeReached,
+                format!("The consumer group has reached its maximum of {MAX_PATTERNS_PER_GROUP} patterns."),
+            )),
+            Some(pattern) => regex::compile(pattern).map(|_| ()),
+        }
     }
 
     fn dynamic_member(

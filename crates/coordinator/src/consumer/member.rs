@@ -76,6 +76,13 @@ impl Member {
         self.regex.as_ref().filter(|regex| !regex.is_empty())
     }
 
+    /// What the names of its topics and its protocols take in memory, so that many small ones count too.
+    pub(super) fn said_bytes(&self) -> usize {
+        let names: usize = self.topics.iter().map(|name| size_of::<Str>() + name.len()).sum();
+        let protocols = self.classic.iter().flat_map(|classic| &classic.protocols);
+        names + protocols.map(Protocol::size_bytes).sum::<usize>()
+    }
+
     /// What the member said of itself, which is stored apart from what it was given.
     pub(super) fn says_the_same_as(&self, other: &Self) -> bool {
         self.instance_id == other.instance_id

@@ -108,6 +108,8 @@ pub(crate) struct ConsumerGroup {
     /// Who holds a partition: assigned to it, or not given up yet.
     owners: HashMap<(Uuid, i32), Str>,
     regexes: BTreeMap<Str, Resolved>,
+    /// What all members' subscriptions take together.
+    said_bytes: usize,
 }
 
 impl ConsumerGroup {
@@ -124,6 +126,7 @@ impl ConsumerGroup {
             target: BTreeMap::new(),
             owners: HashMap::new(),
             regexes: BTreeMap::new(),
+            said_bytes: 0,
         }
     }
 
@@ -180,7 +183,9 @@ impl ConsumerGroup {
             let id = member.id.clone();
             self.release(&id, &assigned);
             self.release(&id, &revoking);
+            self.said_bytes -= self.members.get(&id).map_or(0, Member::said_bytes);
         }
+        self.said_bytes += member.said_bytes();
         for (topic, partitions) in member.assigned.iter().chain(&member.revoking) {
             for partition in partitions.keys() {
                 let before = self.owners.insert((*topic, *partition), member.id.clone());
@@ -210,6 +215,7 @@ impl ConsumerGroup {
 
     fn take_member(&mut self, member_id: &Str) -> Option<Member> {
         let member = self.members.remove(member_id)?;
+        self.said_bytes -= member.said_bytes();
         self.release(member_id, &member.assigned);
         self.release(member_id, &member.revoking);
         if let Some(instance) = &member.instance_id
@@ -305,6 +311,8 @@ impl ConsumerGroup {
             );
         }
         assert_eq!(owned, self.owners, "group {id}: owners");
+        let said: usize = self.members.values().map(Member::said_bytes).sum();
+        assert_eq!(said, self.said_bytes, "group {id}: bytes of subscriptions");
         assert!(self.assignment_epoch <= self.epoch, "group {id}: epochs");
         assert!(
             self.target.keys().all(|member| self.members.contains_key(member)),

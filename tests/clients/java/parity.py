@@ -260,9 +260,34 @@ def groups():
     same("kafka-consumer-groups", "--delete", "--group", "group-owna", sentence="kafka-consumer-groups --delete of a group with a member")
     same("kafka-consumer-groups", "--reset-offsets", "--group", "group-owna", "--all-topics", "--to-earliest", "--dry-run", sentence="kafka-consumer-groups --reset-offsets of a group with a member")
     member.interrupt()
+    consumer_groups()
     alike("kafka-consumer-groups", "--delete-offsets", "--group", "group-OWN", "--topic", "OWN:0")
     alike("kafka-consumer-groups", "--delete", "--group", "group-OWN")
     alike("kafka-consumer-groups", "--delete", "--group", "group-OWN")
+
+
+def consumer_groups():
+    """A group whose assignment the broker computes, then one that a member of the classic protocol has joined."""
+    group = ["--group", "group-modern"]
+    described = lambda: ours("kafka-consumer-groups", ["--describe", *group, "--members"])[1]
+    modern = Process([f"{KAFKA_BIN}/kafka-console-consumer", *BOOTSTRAP, "--topic", "owna", *group, "--consumer-property", "group.protocol=consumer"])
+    wait_for("the consumer group has a member", lambda: "console-consumer" in described())
+    views = ([], ["--offsets", "--verbose"], ["--members"], ["--members", "--verbose"], ["--state"], ["--state", "--verbose"])
+    for view in views:
+        same("kafka-consumer-groups", "--describe", *group, *view, sentence=f"kafka-consumer-groups --describe {' '.join(view)} of a consumer group")
+    classic = Process([MILENA, "kafka-console-consumer", *BOOTSTRAP, "--topic", "owna", *group])
+    settled = lambda: [line for line in ours("kafka-consumer-groups", ["--describe", *group, "--state"])[1].splitlines() if line.split()[-2:] == ["Stable", "2"]]
+    wait_for("both members have what is theirs", settled)
+    for view in views:
+        same("kafka-consumer-groups", "--describe", *group, *view, sentence=f"kafka-consumer-groups --describe {' '.join(view)} of a group of both protocols")
+    same("kafka-consumer-groups", "--list", "--type", "consumer")
+    same("kafka-consumer-groups", "--list", "--type", "--state")
+    same("kafka-consumer-groups", "--delete", *group, sentence="kafka-consumer-groups --delete of a consumer group with members")
+    classic.interrupt()
+    modern.interrupt()
+    wait_for("the members have left", lambda: "console-consumer" not in described())
+    same("kafka-consumer-groups", "--describe", *group, "--state", "--verbose", sentence="kafka-consumer-groups --describe --state of an empty consumer group")
+    same("kafka-consumer-groups", "--reset-offsets", *group, "--all-topics", "--to-earliest", "--dry-run", sentence="kafka-consumer-groups --reset-offsets of a consumer group")
 
 
 def main():

@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use milena_client::Client;
 
-use super::{
-    Committed, Described, LATEST, MISSING, TopicPartition, assignment, committed, describe_group, offsets_at,
-    print_error, wanted_groups,
-};
+use super::group::{self, Group, TopicPartition};
+use super::{Committed, LATEST, MISSING, committed, offsets_at, print_error, wanted_groups};
 use crate::ToolResult;
 use crate::options::Options;
 
@@ -15,25 +13,25 @@ pub(super) async fn run(client: &mut Client, options: &Options) -> ToolResult {
     let ids = wanted_groups(client, options).await?;
     let mut groups = Vec::new();
     for id in &ids {
-        groups.push(describe_group(client, id).await?);
+        groups.push(group::describe(client, id).await?);
     }
     let verbose = options.has("verbose");
-    for described in &groups {
+    for group in &groups {
         if options.has("members") {
-            members(described, verbose);
+            members(group, verbose);
         } else if options.has("state") {
-            state(client, described, verbose).await?;
+            state(client, group, verbose).await?;
         } else {
-            offsets(client, described, verbose).await?;
+            offsets(client, group, verbose).await?;
         }
     }
     Ok(())
 }
 
 /// Says what there is to say about the group's state; whether rows should follow.
-fn announce(described: &Described, rows: usize) -> bool {
-    let id = &described.group.group_id;
-    match &*described.group.group_state {
+fn announce(group: &Group, rows: usize) -> bool {
+    let id = &group.id;
+    match &*group.state {
         "Dead" => {
             print_error(&format!("Consumer group '{id}' does not exist."));
             return false;
@@ -57,19 +55,18 @@ struct OffsetRow {
     client: String,
 }
 
-async fn offset_rows(client: &mut Client, described: &Described) -> ToolResult<Vec<OffsetRow>> {
-    let committed = committed(client, &described.group.group_id).await?;
-    let mut members: Vec<(Vec<TopicPartition>, [String; 3])> = described
-        .group
+async fn offset_rows(client: &mut Client, group: &Group) -> ToolResult<Vec<OffsetRow>> {
+    let committed = committed(client, &group.id).await?;
+    let mut members: Vec<(Vec<TopicPartition>, [String; 3])> = group
         .members
         .iter()
         .map(|member| {
             let who = [
-                member.member_id.to_string(),
-                member.client_host.to_string(),
+                member.id.to_string(),
+                member.host.to_string(),
                 member.client_id.to_string(),
             ];
-            (assignment(&member.member_assignment), who)
+            (member.partitions.clone(), who)
         })
         .filter(|(partitions, _)| !partitions.is_empty())
         .collect();
@@ -102,12 +99,12 @@ async fn offset_rows(client: &mut Client, described: &Described) -> ToolResult<V
     Ok(rows)
 }
 
-async fn offsets(client: &mut Client, described: &Described, verbose: bool) -> ToolResult {
-    let rows = offset_rows(client, described).await?;
-    if !announce(described, rows.len()) {
+async fn offsets(client: &mut Client, group: &Group, verbose: bool) -> ToolResult {
+    let rows = offset_rows(client, group).await?;
+    if !announce(group, rows.len()) {
         return Ok(());
     }
-    let group = &*described.group.group_id;
+    let group = &*group.id;
     let width =
         |get: fn(&OffsetRow) -> &str| rows.iter().map(|row| get(row).len()).max().unwrap_or(0).max(15);
     let (groups, topics) = (group.len().max(15), width(|row| &row.topic));
@@ -189,18 +186,14 @@ fn assignment_text(partitions: &[TopicPartition]) -> String {
     }
 }
 
-fn members(described: &Described, verbose: bool) {
-    let group = &described.group;
-    let shown = announce(described, group.members.len());
+fn members(group: &Group, verbose: bool) {
+    let shown = announce(group, group.members.len());
     let width =
         |least: usize, lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0).max(least);
     // Kafka's command measures the group's name only where rows follow.
-    let groups = if shown { group.group_id.len().max(15) } else { 15 };
-    let consumers = width(15, &mut group.members.iter().map(|member| member.member_id.len()));
-    let hosts = width(
-        15,
-        &mut group.members.iter().map(|member| member.client_host.len()),
-    );
+    let groups = if shown { group.id.len().max(15) } else { 15 };
+    let consumers = width(15, &mut group.members.iter().map(|member| member.id.len()));
+    let hosts = width(15, &mut group.members.iter().map(|member| member.host.len()));
     let clients = width(15, &mut group.members.iter().map(|member| member.client_id.len()));
     let instance = |id: &Option<milena_protocol::Str>| id.as_deref().unwrap_or_default().to_owned();
     let instances = width(
@@ -208,18 +201,32 @@ fn members(described: &Described, verbose: bool) {
         &mut group
             .members
             .iter()
-            .map(|member| instance(&member.group_instance_id).len()),
+            .map(|member| instance(&member.instance_id).len()),
     );
-    let has_instances = group
+    let has_instances = group.members.iter().any(|member| member.instance_id.is_some());
+    let currents: Vec<String> = group
         .members
         .iter()
-        .any(|member| member.group_instance_id.is_some());
-    let texts: Vec<String> = group
-        .members
-        .iter()
-        .map(|member| assignment_text(&assignment(&member.member_assignment)))
+        .map(|member| assignment_text(&member.partitions))
         .collect();
-    let assignments = texts.iter().map(String::len).max().unwrap_or(0).max(20);
+    let targets: Vec<String> = group
+        .members
+        .iter()
+        .map(|member| {
+            member
+                .modern
+                .as_ref()
+                .map_or_else(|| MISSING.to_owned(), |modern| assignment_text(&modern.target))
+        })
+        .collect();
+    let current_width = width(20, &mut currents.iter().map(String::len));
+    let target_width = width(20, &mut targets.iter().map(String::len));
+    // The last column is for groups that are changing their protocol alone.
+    let upgraded = |wanted: bool| {
+        let mut members = group.members.iter().filter_map(|member| member.modern.as_ref());
+        members.any(|modern| modern.is_upgraded == wanted)
+    };
+    let is_migrating = upgraded(false) && upgraded(true);
     let print = |id: &str, consumer: &str, instance: &str, host: &str, client: &str, count: &str| {
         print!("{id:<groups$} {consumer:<consumers$} ");
         if has_instances {
@@ -227,9 +234,12 @@ fn members(described: &Described, verbose: bool) {
         }
         print!("{host:<hosts$} {client:<clients$} {count:<15} ");
     };
-    let more = |epoch: &str, current: &str, target_epoch: &str, target: &str| {
+    let more = |[epoch, current, target_epoch, target, upgraded]: [&str; 5]| {
         if verbose {
-            print!("{epoch:<15} {current:<assignments$} {target_epoch:<15} {target:<19} ");
+            print!("{epoch:<15} {current:<current_width$} {target_epoch:<15} {target:<target_width$}");
+            if is_migrating {
+                print!(" {upgraded}");
+            }
         }
         println!();
     };
@@ -242,42 +252,51 @@ fn members(described: &Described, verbose: bool) {
         "CLIENT-ID",
         "#PARTITIONS",
     );
-    more(
+    more([
         "CURRENT-EPOCH",
         "CURRENT-ASSIGNMENT",
         "TARGET-EPOCH",
         "TARGET-ASSIGNMENT",
-    );
-    for (member, text) in group.members.iter().zip(&texts) {
-        let count = assignment(&member.member_assignment).len().to_string();
-        let instance = instance(&member.group_instance_id);
+        "UPGRADED",
+    ]);
+    for ((member, current), target) in group.members.iter().zip(&currents).zip(&targets) {
+        let count = member.partitions.len().to_string();
+        let instance = instance(&member.instance_id);
         print(
-            &group.group_id,
-            &member.member_id,
+            &group.id,
+            &member.id,
             &instance,
-            &member.client_host,
+            &member.host,
             &member.client_id,
             &count,
         );
-        more(MISSING, text, MISSING, MISSING);
+        match &member.modern {
+            None => more([MISSING, current, MISSING, target, MISSING]),
+            Some(modern) => more([
+                &modern.epoch.to_string(),
+                current,
+                &modern.target_epoch.to_string(),
+                target,
+                &modern.is_upgraded.to_string(),
+            ]),
+        }
     }
 }
 
-async fn state(client: &mut Client, described: &Described, verbose: bool) -> ToolResult {
-    if !announce(described, 1) {
+async fn state(client: &mut Client, group: &Group, verbose: bool) -> ToolResult {
+    if !announce(group, 1) {
         return Ok(());
     }
-    let group = &described.group;
     let metadata = client.metadata(Some(&[])).await?;
     let broker = metadata
         .brokers
         .iter()
-        .find(|broker| broker.node_id == described.coordinator);
+        .find(|broker| broker.node_id == group.coordinator);
     let coordinator = broker.map_or(MISSING.to_owned(), |broker| {
         format!("{}:{}  ({})", broker.host, broker.port, broker.node_id)
     });
     let width = coordinator.len().max(25);
-    let groups = group.group_id.len().max(15);
+    let groups = group.id.len().max(15);
     let print = |id: &str, coordinator: &str, strategy: &str, state: &str, epochs: [&str; 2], count: &str| {
         let [epoch, target] = epochs;
         let epochs = if verbose {
@@ -297,16 +316,19 @@ async fn state(client: &mut Client, described: &Described, verbose: bool) -> Too
         "#MEMBERS",
     );
     let count = group.members.len().to_string();
+    let missing = || (MISSING.to_owned(), MISSING.to_owned());
+    let texts = |(epoch, target): (i32, i32)| (epoch.to_string(), target.to_string());
+    let (epoch, target) = group.epochs.map_or_else(missing, texts);
     print(
-        &group.group_id,
+        &group.id,
         &coordinator,
-        if group.protocol_data.is_empty() {
+        if group.strategy.is_empty() {
             MISSING
         } else {
-            &group.protocol_data
+            &group.strategy
         },
-        &group.group_state,
-        [MISSING; 2],
+        &group.state,
+        [&epoch, &target],
         &count,
     );
     println!();

@@ -2,21 +2,20 @@
 
 mod delete;
 mod describe;
+mod group;
 mod reset;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use bytes::Bytes;
 use milena_client::{Client, GROUP_COORDINATOR};
-use milena_protocol::messages::describe_groups_response::DescribedGroup;
+use milena_protocol::Str;
 use milena_protocol::messages::list_groups_response::ListedGroup;
 use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use milena_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use milena_protocol::messages::{
-    DescribeGroupsRequest, ListGroupsRequest, ListOffsetsRequest, OffsetFetchRequest,
-};
-use milena_protocol::{ErrorCode, Reader, Str};
+use milena_protocol::messages::{ListGroupsRequest, ListOffsetsRequest, OffsetFetchRequest};
+
+use group::TopicPartition;
 
 use crate::options::{Options, Spec, switch, valued};
 use crate::{ToolError, ToolResult, admin, block_on};
@@ -359,60 +358,6 @@ async fn wanted_groups(client: &mut Client, options: &Options) -> ToolResult<Vec
     Ok(named.into_iter().collect())
 }
 
-/// A group and the broker that coordinates it.
-struct Described {
-    coordinator: i32,
-    group: DescribedGroup,
-}
-
-async fn describe_group(client: &mut Client, id: &Str) -> ToolResult<Described> {
-    let coordinator = client.coordinator(id, GROUP_COORDINATOR).await?;
-    let request = DescribeGroupsRequest {
-        groups: vec![id.clone()],
-        ..DescribeGroupsRequest::default()
-    };
-    let response = client.send_to(coordinator, request).await?;
-    let group = response.groups.into_iter().next();
-    let group =
-        group.ok_or_else(|| ToolError::Failed(format!("The broker does not describe group {id}.")))?;
-    match ErrorCode::from_code(group.error_code) {
-        ErrorCode::None => Ok(Described { coordinator, group }),
-        ErrorCode::GroupIdNotFound => Err(ToolError::Failed(format!(
-            "org.apache.kafka.common.errors.GroupIdNotFoundException: {}",
-            group
-                .error_message
-                .map_or_else(|| format!("Group {id} not found."), |text| text.to_string())
-        ))),
-        code => {
-            admin::check(code.code(), group.error_message.as_ref())?;
-            Ok(Described { coordinator, group })
-        }
-    }
-}
-
-type TopicPartition = (Str, i32);
-
-/// The partitions in a member's assignment (the consumer protocol's bytes).
-fn assignment(bytes: &Bytes) -> Vec<TopicPartition> {
-    fn read(bytes: &Bytes) -> Result<Vec<TopicPartition>, milena_protocol::DecodeError> {
-        let mut reader = Reader::new(bytes.clone());
-        reader.i16()?;
-        let topics = reader.array(false, 6, |reader| {
-            let topic = reader.string(false)?;
-            Ok((topic, reader.array(false, 4, Reader::i32)?))
-        })?;
-        Ok(topics
-            .into_iter()
-            .flat_map(|(topic, ids)| ids.into_iter().map(move |id| (topic.clone(), id)))
-            .collect())
-    }
-    if bytes.is_empty() {
-        Vec::new()
-    } else {
-        read(bytes).unwrap_or_default()
-    }
-}
-
 /// A committed offset and its leader epoch.
 #[derive(Clone, Copy)]
 struct Committed {
@@ -537,14 +482,6 @@ async fn partitions_named(client: &mut Client, topics: &[String]) -> ToolResult<
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_assignment_lists_its_partitions_and_nonsense_lists_none() {
-        let bytes = Bytes::from_static(b"\x00\x01\x00\x00\x00\x01\x00\x01t\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03\xff\xff\xff\xff");
-        assert_eq!(assignment(&bytes), [(Str::from("t"), 0), (Str::from("t"), 3)]);
-        assert!(assignment(&Bytes::from_static(b"\x00\x01\x7f\xff\xff\xff")).is_empty());
-        assert!(assignment(&Bytes::new()).is_empty());
-    }
 
     #[test]
     fn state_may_stand_without_a_value() {

@@ -13,7 +13,7 @@ use milena_protocol::messages::offset_commit_request::{
 use milena_protocol::{ErrorCode, Str};
 
 use super::{
-    EARLIEST, LATEST, TopicPartition, committed, describe_group, offsets_at, partitions_named, print_error,
+    EARLIEST, LATEST, TopicPartition, committed, group, offsets_at, partitions_named, print_error,
     wanted_groups,
 };
 use crate::options::Options;
@@ -36,8 +36,8 @@ pub(super) async fn run(client: &mut Client, options: &Options) -> ToolResult {
     let ids = wanted_groups(client, options).await?;
     let mut plans: BTreeMap<Str, Plan> = BTreeMap::new();
     for id in &ids {
-        let state = match describe_group(client, id).await {
-            Ok(described) => described.group.group_state.to_string(),
+        let state = match group::describe(client, id).await {
+            Ok(group) => group.state.to_string(),
             Err(ToolError::Failed(text)) if text.contains("GroupIdNotFound") => "Dead".to_owned(),
             Err(error) => return Err(error),
         };

@@ -58,9 +58,10 @@ pub(super) fn load(deed: Deed, address: SocketAddr, topic: &str, shape: Shape) -
     Ok(values)
 }
 
+pub(super) const GROUP_COORDINATOR: i8 = 0;
+
 struct Client<'a> {
-    apis: &'a [Api],
-    connection: Connection,
+    asker: Asker<'a>,
     /// The transactional id or the group.
     name: String,
     topic: String,
@@ -73,8 +74,7 @@ impl<'a> Client<'a> {
     /// Waits until the coordinator is there, and the partition's leader.
     fn start(apis: &'a [Api], deed: Deed, address: SocketAddr, topic: &str, number: u64) -> Result<Self> {
         let mut client = Self {
-            apis,
-            connection: Connection::open(address)?,
+            asker: Asker::open(apis, address)?,
             name: format!("{topic}-{number}"),
             topic: topic.to_string(),
             partition: number % super::loads::PARTITIONS,
@@ -82,16 +82,15 @@ impl<'a> Client<'a> {
             producer_epoch: -1,
         };
         let key_type = match deed {
-            Deed::Commits => 0,
+            Deed::Commits => GROUP_COORDINATOR,
             Deed::Transactions => 1,
         };
-        let find = json!({"KeyType": key_type, "CoordinatorKeys": [client.name.as_str()]});
-        client.ask("FindCoordinator", 4, &find, |answer| {
-            answer["Coordinators"][0]["ErrorCode"].as_i64()
-        })?;
+        client.asker.find_coordinator(key_type, &client.name)?;
         if matches!(deed, Deed::Transactions) {
             let init = json!({"TransactionalId": client.name.as_str(), "TransactionTimeoutMs": 60_000});
-            let given = client.ask("InitProducerId", 4, &init, |answer| answer["ErrorCode"].as_i64())?;
+            let given = client
+                .asker
+                .ask("InitProducerId", 4, &init, |answer| answer["ErrorCode"].as_i64())?;
             client.goes_on_as(&given);
         }
         Ok(client)
@@ -129,14 +128,16 @@ impl<'a> Client<'a> {
             "TransactionalId": self.name.as_str(), "Acks": -1, "TimeoutMs": 30_000,
             "TopicData": [{"Name": self.topic.as_str(), "PartitionData": [{"Index": self.partition, "Records": [batch]}]}],
         });
-        self.ask("Produce", 12, &produce, |answer| {
+        self.asker.ask("Produce", 12, &produce, |answer| {
             answer["Responses"][0]["PartitionResponses"][0]["ErrorCode"].as_i64()
         })?;
         let end = json!({
             "TransactionalId": self.name.as_str(), "ProducerId": self.producer_id,
             "ProducerEpoch": self.producer_epoch, "Committed": true,
         });
-        let ended = self.ask("EndTxn", 5, &end, |answer| answer["ErrorCode"].as_i64())?;
+        let ended = self
+            .asker
+            .ask("EndTxn", 5, &end, |answer| answer["ErrorCode"].as_i64())?;
         self.goes_on_as(&ended);
         Ok(())
     }
@@ -147,14 +148,36 @@ impl<'a> Client<'a> {
             "Topics": [{"Name": self.topic.as_str(), "Partitions": [
                 {"PartitionIndex": self.partition, "CommittedOffset": offset, "CommittedMetadata": ""}]}],
         });
-        self.ask("OffsetCommit", 9, &commit, |answer| {
+        self.asker.ask("OffsetCommit", 9, &commit, |answer| {
             answer["Topics"][0]["Partitions"][0]["ErrorCode"].as_i64()
+        })?;
+        Ok(())
+    }
+}
+
+/// A connection by which requests are sent as the schemas name their fields.
+pub(super) struct Asker<'a> {
+    apis: &'a [Api],
+    connection: Connection,
+}
+
+impl<'a> Asker<'a> {
+    pub(super) fn open(apis: &'a [Api], address: SocketAddr) -> Result<Self> {
+        let connection = Connection::open(address)?;
+        Ok(Self { apis, connection })
+    }
+
+    /// Waits until there is one.
+    pub(super) fn find_coordinator(&mut self, key_type: i8, key: &str) -> Result<()> {
+        let find = json!({"KeyType": key_type, "CoordinatorKeys": [key]});
+        self.ask("FindCoordinator", 4, &find, |answer| {
+            answer["Coordinators"][0]["ErrorCode"].as_i64()
         })?;
         Ok(())
     }
 
     /// Asks until the answer has no error that goes away by itself.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         name: &str,
         version: i16,

@@ -2,6 +2,7 @@
 
 use super::clients::{AT_FULL_SPEED, Producing, Shape};
 use super::coordinators::{self, Deed};
+use super::groups;
 use super::options::Options;
 use super::session::{Session, Setup};
 use super::{Results, Values, wire};
@@ -25,6 +26,8 @@ pub(super) enum What {
     RoundTrip,
     /// The same on plain sockets, without a client.
     Wire,
+    /// Members of consumer groups, on plain sockets.
+    Heartbeats,
     /// What coordinators decide, on plain sockets.
     Decide(Deed),
 }
@@ -124,6 +127,15 @@ pub(super) const LOADS: &[Load] = &[
         target: Some(2.0),
         os: None,
     },
+    Load {
+        name: "heartbeats",
+        title: "200,000 heartbeats of 1,000 consumer groups of 10 members",
+        what: What::Heartbeats,
+        records: 200_000,
+        size: 0,
+        target: Some(3.0),
+        os: None,
+    },
 ];
 /// The part of a coordinator's load that warms it before.
 const WARMING_PART: u64 = 4;
@@ -195,6 +207,16 @@ fn carry_out(what: &What, shape: Shape, session: &Session<'_>, topics: &mut Topi
             let address = session.broker.address;
             session.create_topic("wire", 1, &[])?;
             session.measured(|| wire::make_round_trips(address, "wire", 0, shape))
+        }
+        What::Heartbeats => {
+            let address = session.broker.address;
+            session.create_topic("heartbeats", PARTITIONS, &[])?;
+            let apis = crate::differential::apis()?;
+            let mut fleet = groups::Fleet::join(&apis, address, "heartbeats")?;
+            fleet.beat(shape.records / WARMING_PART)?;
+            let values = session.measured(|| fleet.beat(shape.records))?;
+            fleet.leave()?;
+            Ok(values)
         }
         What::Decide(deed) => {
             let (address, topic) = (session.broker.address, deed.name());

@@ -3,7 +3,7 @@
 //! What is where: [`options`] what was asked for, [`loads`] the loads and what they must show, [`session`] one broker and
 //! the clients that load it, [`scale`] starts and many partitions, [`curves`] what a record costs as the log grows,
 //! [`sampling`] the kernel's accounting, [`table`] and [`report`] what people read, [`chart`] the pictures, [`soak`] the long mixed load, [`wire`] round trips and
-//! [`coordinators`] transactions and offset commits without a client.
+//! [`coordinators`] transactions and offset commits without a client, [`groups`] members of consumer groups.
 //!
 //! Promises: only one broker runs at a time; each is warmed by loads that do not count; a load that did not do all it was
 //! asked for is an error and not a number; results are written only when they are whole. Numbers are for people: nothing
@@ -13,6 +13,7 @@ mod chart;
 mod clients;
 mod coordinators;
 mod curves;
+mod groups;
 mod loads;
 mod options;
 mod report;
@@ -108,7 +109,13 @@ fn measure(options: &Options) -> Result<()> {
                 continue;
             }
             // One that fails does not take from a long run what the others have shown.
-            for part in [scale::starts, loads::run, scale::partitions, curves::run] {
+            for part in [
+                scale::starts,
+                loads::run,
+                scale::partitions,
+                scale::large_group,
+                curves::run,
+            ] {
                 if let Err(error) = part(options, setup, run, &mut results) {
                     eprintln!("{}: {error}", setup.name());
                     failures.push(format!("{} in run {run}: {error}", setup.name()));

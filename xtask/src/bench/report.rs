@@ -3,10 +3,11 @@
 
 use super::chart::{self, Bar, Panel, Series};
 use super::curves::{CURVES, Curve};
+use super::groups::MEMBERS;
 use super::loads::{LOADS, What};
 use super::options::Options;
 use super::sampling::{Circumstances, circumstances};
-use super::scale::{CONNECTIONS, KAFKA_PARTITIONS, MILENA_PARTITIONS, PARTITIONS, START};
+use super::scale::{CONNECTIONS, KAFKA_PARTITIONS, LARGE_GROUP, MILENA_PARTITIONS, PARTITIONS, START};
 use super::session::Setup;
 use super::table::{Row, Table, Target, number, whole};
 use super::{Results, write_result};
@@ -169,6 +170,27 @@ fn scale_table(results: &Results) -> Table {
         "MiB",
         Target::AtMost(128.0),
     ));
+    let large = format!(
+        "one consumer group of {0} members over {0} partitions",
+        whole(MEMBERS)
+    );
+    for (what, value, unit, target) in [
+        (
+            "at rest after all have joined",
+            "first_rest_ms",
+            "ms",
+            Target::None,
+        ),
+        (
+            "at rest after one more has joined",
+            "join_ms",
+            "ms",
+            Target::AtMost(2_000.0),
+        ),
+        ("memory", "resident_mib", "MiB", Target::AtMost(200.0)),
+    ] {
+        rows.push(row(format!("{large}: {what}"), LARGE_GROUP, value, unit, target));
+    }
     rows.retain(|row| row.kafka.is_some() || row.milena.is_some());
     Table {
         title: "starts, memory, partitions",

@@ -1,6 +1,7 @@
 //! Starts, and a broker with very many partitions and connections.
 
 use super::clients::{self, AT_FULL_SPEED, Shape};
+use super::groups;
 use super::options::Options;
 use super::session::{Session, Setup, fresh_home};
 use super::{Results, Values, sampling};
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 pub(super) const START: &str = "start";
 pub(super) const PARTITIONS: &str = "partitions";
-pub(super) const NAMES: [&str; 2] = [START, PARTITIONS];
+pub(super) const LARGE_GROUP: &str = "large-group";
+pub(super) const NAMES: [&str; 3] = [START, PARTITIONS, LARGE_GROUP];
 
 /// How long a broker is left alone before its resident memory is read.
 const IDLE: Duration = Duration::from_secs(2);
@@ -98,6 +100,18 @@ pub(super) fn partitions(options: &Options, setup: Setup, run: u32, results: &mu
     values.insert("offsets_ms", milliseconds(restart + begin.elapsed()));
     values.insert("peak_mib", sampling::memory_mib(session.process(), "VmHWM")?);
     results.add(PARTITIONS, setup, run, None, values);
+    session.end()
+}
+
+/// One consumer group with very many members over as many partitions.
+pub(super) fn large_group(options: &Options, setup: Setup, run: u32, results: &mut Results) -> Result<()> {
+    if !options.wants(LARGE_GROUP) || setup == Setup::Os {
+        return Ok(());
+    }
+    let session = Session::start(options, setup)?;
+    session.create_topic(LARGE_GROUP, groups::MEMBERS, &[])?;
+    let values = groups::large(&session, LARGE_GROUP)?;
+    results.add(LARGE_GROUP, setup, run, None, values);
     session.end()
 }
 

@@ -84,6 +84,13 @@ pub(crate) fn unique() -> io::Result<String> {
     Ok(id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// The names of what lies in a folder.
+pub(crate) fn names(folder: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
 /// A file's text, or `None` if there is no such file.
 pub(crate) fn read_optional(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {

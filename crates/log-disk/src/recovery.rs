@@ -49,7 +49,7 @@ pub(crate) fn load(
     config: &LogConfig,
     now_ms: i64,
 ) -> io::Result<Loaded> {
-    let bases = tidy(folder)?;
+    let Found { bases, snapshots } = tidy(folder)?;
     let mut segments: Vec<Arc<Segment>> = Vec::new();
     let mut scanned = Vec::new();
     let mut log_end = trust.log_start;
@@ -131,7 +131,7 @@ pub(crate) fn load(
     }
     epochs.truncate_back(log_end);
     epochs.truncate_front(log_start);
-    let mut producers = load_producers(folder, &segments, log_end)?;
+    let mut producers = load_producers(folder, &snapshots, &segments, log_end)?;
     // Readers see all of it.
     producers.reached(log_end);
     aborted::rebuild(folder, &segments, &unknown)?;
@@ -151,17 +151,26 @@ pub(crate) fn preallocation(config: &LogConfig) -> Option<u64> {
         .filter(|bytes| *bytes > 0)
 }
 
-/// Removes what interrupted work left behind; gives the base offsets of the segments.
-fn tidy(folder: &Folder) -> io::Result<Vec<i64>> {
-    cleaner::tidy(folder)?;
+/// What a folder has, by offsets, each ascending.
+struct Found {
+    /// Of segments.
+    bases: Vec<i64>,
+    /// Of producer snapshots.
+    snapshots: Vec<i64>,
+}
+
+/// Removes what interrupted work left behind; gives what is there then. The folder is listed once, as a start looks
+/// into all of them.
+fn tidy(folder: &Folder) -> io::Result<Found> {
+    let mut names = files::names(folder)?;
+    if cleaner::tidy(folder, &names)? {
+        names = files::names(folder)?;
+    }
     let mut bases = BTreeSet::new();
     let mut indexes = Vec::new();
-    for entry in fs::read_dir(&**folder)? {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+    let mut snapshots = Vec::new();
+    for name in names {
+        let path = folder.join(&name);
         if [files::DELETED_SUFFIX, ".tmp"]
             .iter()
             .any(|suffix| name.ends_with(suffix))
@@ -169,6 +178,8 @@ fn tidy(folder: &Folder) -> io::Result<Vec<i64>> {
             folder.disk.remove(&path)?;
         } else if let Some(base) = files::offset_of(&path, "log") {
             bases.insert(base);
+        } else if let Some(offset) = files::offset_of(&path, "snapshot") {
+            snapshots.push(offset);
         } else if let Some(base) = ["index", "timeindex", "txnindex"]
             .iter()
             .find_map(|extension| files::offset_of(&path, extension))
@@ -181,7 +192,11 @@ fn tidy(folder: &Folder) -> io::Result<Vec<i64>> {
             folder.disk.remove(&path)?;
         }
     }
-    Ok(bases.into_iter().collect())
+    snapshots.sort_unstable();
+    Ok(Found {
+        bases: bases.into_iter().collect(),
+        snapshots,
+    })
 }
 
 fn modified_ms(file: &fs::Metadata) -> i64 {
@@ -432,11 +447,16 @@ fn epochs_of(segments: &[Arc<Segment>]) -> io::Result<LeaderEpochs> {
 }
 
 /// The newest good snapshot, and what was appended since.
-fn load_producers(folder: &Folder, segments: &[Arc<Segment>], log_end: i64) -> io::Result<Producers> {
+fn load_producers(
+    folder: &Folder,
+    snapshots: &[i64],
+    segments: &[Arc<Segment>],
+    log_end: i64,
+) -> io::Result<Producers> {
     let mut from = segments.first().map_or(0, |segment| segment.base_offset);
     let mut producers = Producers::default();
     let (mut found, mut is_shorter) = (false, false);
-    for offset in snapshot::list(folder)?.into_iter().rev() {
+    for offset in snapshots.iter().copied().rev() {
         let of_segment = segments.iter().any(|segment| segment.base_offset == offset);
         if offset > log_end || (found && !of_segment) {
             folder.disk.remove(&snapshot::path(folder, offset))?;

@@ -215,19 +215,21 @@ impl Shared {
         {
             return Ok(preferred);
         }
+        let mut usable = both().filter(|(directory, _)| directory.failure().is_none());
+        let none = || io::Error::other("every log directory is offline");
+        // Spares counting all logs for each that is made.
+        if self.directories.len() == 1 {
+            return usable.next().ok_or_else(none);
+        }
         let logs = self.current();
         let count = |directory: &Directory| {
             logs.iter()
                 .filter(|log| log.directory.path == directory.path)
                 .count()
         };
-        both()
-            .filter(|(directory, _)| directory.failure().is_none())
-            .min_by_key(|(directory, _)| match self.directories.len() {
-                1 => (false, 0),
-                _ => (self.is_cordoned(directory), count(directory)),
-            })
-            .ok_or_else(|| io::Error::other("every log directory is offline"))
+        usable
+            .min_by_key(|(directory, _)| (self.is_cordoned(directory), count(directory)))
+            .ok_or_else(none)
     }
 
     fn open(
@@ -243,21 +245,21 @@ impl Shared {
         let (directory, committer) = self.directory_for(&id)?;
         let (directory, committer) = (Arc::clone(directory), Arc::clone(committer));
         let path = directory.path.join(id.to_string());
-        if path.is_dir() {
-            match files::read_partition_metadata(&path)? {
-                Some(topic_id) if topic_id != id.topic_id => {
-                    let old = PartitionId {
-                        topic_id,
-                        ..id.clone()
-                    };
-                    self.set_folder_aside(&directory, &old)?;
-                }
-                Some(_) => {}
-                // Its name reached the disk before its content did, or somebody changed it.
-                None => self.set_folder_aside(&directory, &id)?,
+        let owner = files::read_partition_metadata(&path)?;
+        match owner {
+            Some(topic_id) if topic_id != id.topic_id => {
+                let old = PartitionId {
+                    topic_id,
+                    ..id.clone()
+                };
+                self.set_folder_aside(&directory, &old)?;
             }
+            Some(_) => {}
+            // Its name reached the disk before its content did, or somebody changed it.
+            None if path.is_dir() => self.set_folder_aside(&directory, &id)?,
+            None => {}
         }
-        if !path.is_dir() {
+        if owner != Some(id.topic_id) {
             directory.forget(&id.to_string())?;
             directory.disk.create_folder(&path)?;
             files::write_partition_metadata(&directory.disk, &path, id.topic_id)?;

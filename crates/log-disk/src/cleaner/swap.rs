@@ -6,7 +6,7 @@
 //! `.deleted`; then `.swap` goes from the names, the log's last again. It takes renames in one folder
 //! to reach the disk in their order, as file systems with a journal see to.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -149,17 +149,13 @@ fn end_offset(path: &Path, base: i64) -> io::Result<i64> {
 }
 
 /// Undoes compactions that were interrupted before their swap, and finishes swaps. Called before
-/// anything else looks at the folder.
-pub(crate) fn tidy(folder: &Folder) -> io::Result<()> {
+/// anything else looks at the folder, in which these names are; whether there was something to do.
+pub(crate) fn tidy(folder: &Folder, names: &[String]) -> io::Result<bool> {
     let mut swaps = Vec::new();
     let mut bases = Vec::new();
     let mut unfinished = Vec::new();
-    for entry in fs::read_dir(&**folder)? {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+    for name in names {
+        let path = folder.join(name);
         if let Some(base) = files::offset_of(&path, "log") {
             bases.push(base);
         } else if let Some(base) = name
@@ -202,8 +198,9 @@ pub(crate) fn tidy(folder: &Folder) -> io::Result<()> {
             }
         }
     }
-    if !swaps.is_empty() || !unfinished.is_empty() {
+    let was_interrupted = !swaps.is_empty() || !unfinished.is_empty();
+    if was_interrupted {
         folder.disk.sync_folder(folder)?;
     }
-    Ok(())
+    Ok(was_interrupted)
 }

@@ -27,7 +27,8 @@ struct Found {
 fn find(directory: &Directory) -> io::Result<Found> {
     let mut found = Found::default();
     for entry in fs::read_dir(&directory.path)? {
-        let Ok(name) = entry?.file_name().into_string() else {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
         let named = |(folder, unique): (&str, &str)| (name.clone(), folder.to_owned(), unique.to_owned());
@@ -35,7 +36,7 @@ fn find(directory: &Directory) -> io::Result<Found> {
             found.futures.push(named(future));
         } else if let Some(marker) = files::parse_renamed(&name, files::MOVED_SUFFIX) {
             found.markers.push(named(marker));
-        } else if files::topic_partition(&name).is_some() && directory.path.join(&name).is_dir() {
+        } else if files::topic_partition(&name).is_some() && entry.file_type()?.is_dir() {
             found.current.push(name);
         }
     }

@@ -1,10 +1,11 @@
 //! What a step of the state machine asks of its driver: facts to store, replies to send.
 
 use bytes::Bytes;
+use milena_protocol::messages::create_topics_request::CreatableTopic;
 use milena_protocol::messages::{
     ConsumerGroupHeartbeatResponse, EndTxnResponse, HeartbeatResponse, InitProducerIdResponse,
-    JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse, SyncGroupResponse,
-    TxnOffsetCommitResponse,
+    JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse,
+    StreamsGroupHeartbeatResponse, SyncGroupResponse, TxnOffsetCommitResponse,
 };
 use milena_protocol::{ErrorCode, Str};
 
@@ -26,6 +27,8 @@ pub enum Reply {
     SyncGroup(SyncGroupResponse),
     Heartbeat(HeartbeatResponse),
     ConsumerGroupHeartbeat(ConsumerGroupHeartbeatResponse),
+    /// With the internal topics that are to be created for it.
+    StreamsGroupHeartbeat(Box<StreamsGroupHeartbeatResponse>, Vec<CreatableTopic>),
     LeaveGroup(LeaveGroupResponse),
     OffsetCommit(OffsetCommitResponse),
     OffsetDelete(OffsetDeleteResponse),

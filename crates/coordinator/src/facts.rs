@@ -12,6 +12,12 @@
 //! | `consumer-group/<group>/target/<member>` | ConsumerGroupTargetAssignmentMemberValue |
 //! | `consumer-group/<group>/current/<member>` | ConsumerGroupCurrentMemberAssignmentValue |
 //! | `consumer-group/<group>/regex/<pattern>` | ConsumerGroupRegularExpressionValue |
+//! | `streams-group/<group>` | StreamsGroupMetadataValue: epoch, hash of the topics, validated topology |
+//! | `streams-group/<group>/assignment` | StreamsGroupTargetAssignmentMetadataValue |
+//! | `streams-group/<group>/topology` | StreamsGroupTopologyValue |
+//! | `streams-group/<group>/member/<member>` | StreamsGroupMemberMetadataValue |
+//! | `streams-group/<group>/target/<member>` | StreamsGroupTargetAssignmentMemberValue |
+//! | `streams-group/<group>/current/<member>` | StreamsGroupCurrentMemberAssignmentValue |
 //!
 //! In names, `/` is written `%2F` and `%` is written `%25`, so a key has one reading only and
 //! `offset/<group>/` is the prefix of exactly that group's offsets. A value starts with its
@@ -22,6 +28,7 @@ use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue, Transaction
 use milena_protocol::{Message, Reader, Str, Writer};
 
 use crate::consumer::Part;
+use crate::streams;
 
 /// The version of GroupMetadataValue that is written (as Kafka: 4 has no use yet).
 const GROUP_METADATA_VERSION: i16 = 3;
@@ -63,6 +70,10 @@ pub(crate) enum Key {
     ConsumerGroup {
         group: Str,
         part: Part,
+    },
+    StreamsGroup {
+        group: Str,
+        part: streams::Part,
     },
 }
 
@@ -138,6 +149,42 @@ fn parse_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Part> {
     }
 }
 
+pub(crate) fn streams_group_key(group: &str, part: &streams::Part) -> Bytes {
+    let mut key = String::with_capacity(64 + group.len());
+    key.push_str("streams-group/");
+    push_name(&mut key, group);
+    let (kind, name) = match part {
+        streams::Part::Group => return Bytes::from(key),
+        streams::Part::Assignment => ("/assignment", None),
+        streams::Part::Topology => ("/topology", None),
+        streams::Part::Member(name) => ("/member/", Some(name)),
+        streams::Part::Target(name) => ("/target/", Some(name)),
+        streams::Part::Current(name) => ("/current/", Some(name)),
+    };
+    key.push_str(kind);
+    if let Some(name) = name {
+        push_name(&mut key, name);
+    }
+    Bytes::from(key)
+}
+
+fn parse_streams_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<streams::Part> {
+    match parts.next() {
+        None => Some(streams::Part::Group),
+        Some("assignment") => Some(streams::Part::Assignment),
+        Some("topology") => Some(streams::Part::Topology),
+        Some(kind) => {
+            let name = parse_name(parts.next()?)?;
+            match kind {
+                "member" => Some(streams::Part::Member(name)),
+                "target" => Some(streams::Part::Target(name)),
+                "current" => Some(streams::Part::Current(name)),
+                _ => None,
+            }
+        }
+    }
+}
+
 pub(crate) fn parse_key(key: &Bytes) -> Result<Key, LoadError> {
     try_parse_key(key).ok_or_else(|| LoadError::UnknownKey(key.clone()))
 }
@@ -165,6 +212,10 @@ fn try_parse_key(key: &[u8]) -> Option<Key> {
         "consumer-group" => Key::ConsumerGroup {
             group: parse_name(parts.next()?)?,
             part: parse_part(&mut parts)?,
+        },
+        "streams-group" => Key::StreamsGroup {
+            group: parse_name(parts.next()?)?,
+            part: parse_streams_part(&mut parts)?,
         },
         _ => return None,
     };
@@ -288,6 +339,18 @@ mod tests {
                 let key = parse_key(&consumer_group_key(group, &part)).unwrap();
                 let group = Str::from(group.to_owned());
                 assert_eq!(key, Key::ConsumerGroup { group, part });
+            }
+            for part in [
+                streams::Part::Group,
+                streams::Part::Assignment,
+                streams::Part::Topology,
+                streams::Part::Member(name.clone()),
+                streams::Part::Target(name.clone()),
+                streams::Part::Current(name.clone()),
+            ] {
+                let key = parse_key(&streams_group_key(group, &part)).unwrap();
+                let group = Str::from(group.to_owned());
+                assert_eq!(key, Key::StreamsGroup { group, part });
             }
         }
     }

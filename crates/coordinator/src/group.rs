@@ -13,6 +13,7 @@ use crate::consumer::ConsumerGroup;
 use crate::facts;
 use crate::offsets::Offsets;
 use crate::step::Step;
+use crate::streams::StreamsGroup;
 use crate::subscription::CONSUMER_PROTOCOL_TYPE;
 use crate::timers::{TimerKey, Timers};
 use crate::topics::TopicImage;
@@ -22,6 +23,7 @@ use crate::topics::TopicImage;
 pub(crate) enum Membership {
     Classic(ClassicGroup),
     Consumer(ConsumerGroup),
+    Streams(StreamsGroup),
 }
 
 #[derive(Debug)]
@@ -65,14 +67,14 @@ impl Group {
     pub(crate) fn classic(&self) -> Option<&ClassicGroup> {
         match &self.membership {
             Membership::Classic(group) => Some(group),
-            Membership::Consumer(_) => None,
+            Membership::Consumer(_) | Membership::Streams(_) => None,
         }
     }
 
     pub(crate) fn classic_mut(&mut self) -> Option<&mut ClassicGroup> {
         match &mut self.membership {
             Membership::Classic(group) => Some(group),
-            Membership::Consumer(_) => None,
+            Membership::Consumer(_) | Membership::Streams(_) => None,
         }
     }
 
@@ -80,14 +82,14 @@ impl Group {
     pub(crate) fn consumer(&self) -> Option<&ConsumerGroup> {
         match &self.membership {
             Membership::Consumer(group) => Some(group),
-            Membership::Classic(_) => None,
+            Membership::Classic(_) | Membership::Streams(_) => None,
         }
     }
 
     pub(crate) fn consumer_mut(&mut self) -> Option<&mut ConsumerGroup> {
         match &mut self.membership {
             Membership::Consumer(group) => Some(group),
-            Membership::Classic(_) => None,
+            Membership::Classic(_) | Membership::Streams(_) => None,
         }
     }
 
@@ -102,6 +104,16 @@ impl Group {
         self.membership = Membership::Consumer(new);
     }
 
+    /// An empty classic group becomes a streams group; the offsets stay.
+    pub(crate) fn become_streams(&mut self, step: &mut Step<'_>, new: StreamsGroup) {
+        if let Membership::Classic(old) = &mut self.membership {
+            old.unload(step, ErrorCode::RebalanceInProgress);
+            old.cancel_timers(step);
+            step.effects.remove(facts::group_key(&self.id));
+        }
+        self.membership = Membership::Streams(new);
+    }
+
     /// A consumer group whose members all use the classic protocol by now becomes a classic group.
     pub(crate) fn become_classic_if_it_is(&mut self, step: &mut Step<'_>) {
         if let Membership::Consumer(old) = &self.membership
@@ -113,12 +125,17 @@ impl Group {
         }
     }
 
-    /// A consumer group that nobody is in becomes a classic group; the offsets stay.
+    /// A consumer or streams group that nobody is in becomes a classic group; the offsets stay.
     pub(crate) fn become_classic_if_empty(&mut self, step: &mut Step<'_>) {
-        if let Membership::Consumer(old) = &self.membership
-            && old.is_empty()
-        {
-            old.forget(step.effects);
+        if self.classic().is_none() && self.is_empty() {
+            match &self.membership {
+                Membership::Classic(_) => {}
+                Membership::Consumer(old) => old.forget(step.effects),
+                Membership::Streams(old) => {
+                    old.cancel_timers(step.timers);
+                    old.forget(step.effects);
+                }
+            }
             let new = ClassicGroup::new(self.id.clone(), step.now_ms);
             new.persist(step.effects);
             self.membership = Membership::Classic(new);
@@ -130,6 +147,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(_) => "classic",
             Membership::Consumer(_) => "consumer",
+            Membership::Streams(_) => "streams",
         }
     }
 
@@ -138,6 +156,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.state.name(),
             Membership::Consumer(group) => group.state_name(),
+            Membership::Streams(group) => group.state_name(),
         }
     }
 
@@ -145,6 +164,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.protocol_type.clone().unwrap_or_default(),
             Membership::Consumer(_) => Str::from(CONSUMER_PROTOCOL_TYPE),
+            Membership::Streams(_) => Str::from_static("streams"),
         }
     }
 
@@ -152,6 +172,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.members.len(),
             Membership::Consumer(group) => group.member_count(),
+            Membership::Streams(group) => group.member_count(),
         }
     }
 
@@ -160,6 +181,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.state == State::Empty,
             Membership::Consumer(group) => group.is_empty(),
+            Membership::Streams(group) => group.is_empty(),
         }
     }
 
@@ -167,7 +189,7 @@ impl Group {
     pub(crate) fn is_vacant(&self) -> bool {
         let nobody = match &self.membership {
             Membership::Classic(group) => group.is_vacant(),
-            Membership::Consumer(_) => false,
+            Membership::Consumer(_) | Membership::Streams(_) => false,
         };
         nobody && self.offsets.is_empty()
     }
@@ -177,6 +199,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.state == State::Empty && !group.has_pending_joins(),
             Membership::Consumer(group) => group.is_empty(),
+            Membership::Streams(group) => group.is_empty(),
         }
     }
 
@@ -185,6 +208,7 @@ impl Group {
         match &mut self.membership {
             Membership::Classic(group) => group.start_timers(step),
             Membership::Consumer(group) => group.start_timers(step),
+            Membership::Streams(group) => group.start_timers(step),
         }
     }
 
@@ -192,6 +216,7 @@ impl Group {
         match &mut self.membership {
             Membership::Classic(group) => group.session_expired(step, member_id),
             Membership::Consumer(group) => group.session_expired(step, member_id),
+            Membership::Streams(group) => group.session_expired(step, member_id),
         }
     }
 
@@ -217,6 +242,11 @@ impl Group {
                 assert!(group.is_empty(), "group {} is removed with members", self.id);
                 group.forget(effects);
             }
+            Membership::Streams(group) => {
+                assert!(group.is_empty(), "group {} is removed with members", self.id);
+                group.cancel_timers(timers);
+                group.forget(effects);
+            }
         }
     }
 
@@ -225,7 +255,7 @@ impl Group {
         match &mut self.membership {
             Membership::Classic(group) => group.unload(step, error),
             // Its requests are answered at once.
-            Membership::Consumer(_) => {}
+            Membership::Consumer(_) | Membership::Streams(_) => {}
         }
     }
 
@@ -236,6 +266,10 @@ impl Group {
                 group.check_invariants();
             }
             Membership::Consumer(group) => {
+                assert_eq!(self.id, group.id);
+                group.check_invariants();
+            }
+            Membership::Streams(group) => {
                 assert_eq!(self.id, group.id);
                 group.check_invariants();
             }
@@ -253,6 +287,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.validate_offset_commit(request),
             Membership::Consumer(group) => group.validate_offset_commit(topics, version, request),
+            Membership::Streams(group) => group.validate_offset_commit(version, request),
         }
     }
 
@@ -263,6 +298,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.validate_transactional_commit(request),
             Membership::Consumer(group) => group.validate_transactional_commit(request),
+            Membership::Streams(group) => group.validate_transactional_commit(request),
         }
     }
 
@@ -271,6 +307,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(_) => Ok(()),
             Membership::Consumer(group) => group.validate_offset_fetch(member_id, epoch),
+            Membership::Streams(group) => group.validate_offset_fetch(member_id, epoch),
         }
     }
 
@@ -282,7 +319,7 @@ impl Group {
                     group.reschedule_session(step, member_id);
                 }
             }
-            Membership::Consumer(_) => {}
+            Membership::Consumer(_) | Membership::Streams(_) => {}
         }
     }
 
@@ -293,7 +330,7 @@ impl Group {
             Membership::Classic(group) if group.state != State::Empty && !group.uses_consumer_protocol() => {
                 Err(ErrorCode::NonEmptyGroup)
             }
-            Membership::Classic(_) | Membership::Consumer(_) => Ok(()),
+            Membership::Classic(_) | Membership::Consumer(_) | Membership::Streams(_) => Ok(()),
         }
     }
 
@@ -302,6 +339,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.is_subscribed_to(topic),
             Membership::Consumer(group) => group.is_subscribed_to(topic),
+            Membership::Streams(group) => group.is_subscribed_to(topic),
         }
     }
 
@@ -309,6 +347,7 @@ impl Group {
         match &self.membership {
             Membership::Classic(group) => group.offsets_unused_since(),
             Membership::Consumer(group) => group.offsets_unused_since(),
+            Membership::Streams(group) => group.offsets_unused_since(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A shard of groups: finds the group that a request is for, and keeps the shard's timers.
 
+mod streams;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::limits::{MAX_GROUPS_PER_SHARD, MAX_NAME_BYTES};
 use crate::modern::Refusal;
 use crate::offsets::{self, pending};
 use crate::step::Step;
+use crate::streams::StreamsGroup;
 use crate::timers::{TimerKey, Timers};
 use crate::topics::TopicImage;
 use crate::{Client, Effects, GroupConfig, Reply, Ticket};
@@ -82,6 +85,7 @@ impl Groups {
         let mut offsets = Vec::new();
         let mut pending = Vec::new();
         let mut consumers: BTreeMap<Str, ConsumerGroup> = BTreeMap::new();
+        let mut streams: BTreeMap<Str, StreamsGroup> = BTreeMap::new();
         for (key, value) in rows {
             match facts::parse_key(&key)? {
                 Key::Group { group } => {
@@ -112,12 +116,23 @@ impl Groups {
                         .or_insert_with(|| ConsumerGroup::new(group));
                     loaded.load(part, &key, &value)?;
                 }
+                Key::StreamsGroup { group, part } => {
+                    let loaded = streams
+                        .entry(group.clone())
+                        .or_insert_with(|| StreamsGroup::new(group));
+                    loaded.load(part, &key, &value)?;
+                }
                 Key::Transaction { .. } => return Err(LoadError::UnknownKey(key)),
             }
         }
         for (id, mut group) in consumers {
             group.loaded();
             let group = Group::of(id.clone(), Membership::Consumer(group));
+            self.groups.insert(id, group);
+        }
+        for (id, mut group) in streams {
+            group.loaded();
+            let group = Group::of(id.clone(), Membership::Streams(group));
             self.groups.insert(id, group);
         }
         for (id, topic, partition, value) in offsets {
@@ -225,6 +240,9 @@ impl Groups {
                         of_broker.join_classic(&mut step, consumer, join, new_id);
                         group.become_classic_if_it_is(&mut step);
                     }
+                    Membership::Streams(_) => {
+                        step.fail_join(join.parked, &Str::default(), ErrorCode::InconsistentGroupProtocol);
+                    }
                 }
             }
             None => {
@@ -273,6 +291,7 @@ impl Groups {
             Some(group) => match &mut group.membership {
                 Membership::Classic(group) => group.sync(&mut step, ticket, request),
                 Membership::Consumer(group) => group.sync_classic(&mut step, ticket, request),
+                Membership::Streams(_) => step.fail_sync(ticket, ErrorCode::UnknownMemberId),
             },
         }
         effects
@@ -290,6 +309,7 @@ impl Groups {
                     let answer = group.heartbeat_classic(&mut step, request);
                     step.answer_heartbeat(ticket, answer.err().unwrap_or(ErrorCode::None));
                 }
+                Membership::Streams(_) => step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId),
             },
         }
         effects
@@ -324,6 +344,7 @@ impl Groups {
                     group.become_classic_if_it_is(&mut step);
                     left
                 }
+                Membership::Streams(_) => members.iter().map(unknown_member).collect(),
             },
             None => members.iter().map(unknown_member).collect(),
         };
@@ -686,10 +707,18 @@ impl Groups {
                         group.sync_timer_fired(&mut step);
                     }
                 }
+                TimerKey::InitialRebalance { group } => {
+                    let group = groups.get_mut(&group).map(|group| &mut group.membership);
+                    if let Some(Membership::Streams(group)) = group {
+                        group.initial_rebalance_due(&mut step);
+                    }
+                }
                 TimerKey::Revocation { group, member } => {
                     if let Some(group) = groups.get_mut(&group) {
-                        if let Some(of_broker) = group.consumer_mut() {
-                            of_broker.revocation_expired(&mut step, &member);
+                        match &mut group.membership {
+                            Membership::Classic(_) => {}
+                            Membership::Consumer(group) => group.revocation_expired(&mut step, &member),
+                            Membership::Streams(group) => group.revocation_expired(&mut step, &member),
                         }
                         group.become_classic_if_it_is(&mut step);
                     }

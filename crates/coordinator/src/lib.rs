@@ -33,6 +33,7 @@ mod groups;
 mod modern;
 mod offsets;
 mod step;
+mod streams;
 mod subscription;
 mod timers;
 mod topics;
@@ -44,6 +45,7 @@ pub use consumer::{Assignor, ConsumerGroupConfig};
 pub use effects::{Effects, EndTransaction, FactChange, Reply, Ticket};
 pub use facts::LoadError;
 pub use groups::Groups;
+pub use streams::StreamsGroupConfig;
 pub use topics::{TopicImage, TopicInfo};
 pub use transactions::{
     AddPartitions, TransactionConfig, TransactionFilter, TransactionState, Transactions, whole_match,
@@ -70,6 +72,8 @@ pub struct GroupConfig {
     pub offsets_retention_check_interval_ms: i64,
     /// What consumer groups have that were given no configs of their own.
     pub consumer: ConsumerGroupConfig,
+    /// The same for streams groups.
+    pub streams: StreamsGroupConfig,
 }
 
 impl Default for GroupConfig {
@@ -83,6 +87,7 @@ impl Default for GroupConfig {
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
             offsets_retention_check_interval_ms: 600_000,
             consumer: ConsumerGroupConfig::default(),
+            streams: StreamsGroupConfig::default(),
         }
     }
 }

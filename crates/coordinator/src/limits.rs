@@ -53,3 +53,10 @@ pub const MAX_PATTERNS_PER_GROUP: usize = 256;
 
 /// Bytes of a pattern that a member subscribes by.
 pub const MAX_PATTERN_BYTES: usize = 16 << 10;
+
+/// Bytes of the topology that a member of a streams group brings. Kafka's own limit is that it fits one record of
+/// `__consumer_offsets`.
+pub const MAX_TOPOLOGY_BYTES: usize = 1 << 20;
+
+/// Tasks of one streams group. Beyond it, its topology is refused with STREAMS_INVALID_TOPOLOGY.
+pub const MAX_TASKS_PER_GROUP: i64 = 1 << 20;

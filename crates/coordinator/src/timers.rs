@@ -15,8 +15,10 @@ pub(crate) enum TimerKey {
     Sync { group: Str },
     /// A member's session (or a pending member's, or a new member's wait) ends.
     Session { group: Str, member: Str },
-    /// A member of a consumer group must have given up what it was told to.
+    /// A member of a consumer or streams group must have given up what it was told to.
     Revocation { group: Str, member: Str },
+    /// A streams group that was empty has waited for more members.
+    InitialRebalance { group: Str },
     /// A classic member of a consumer group must have joined again, or synced.
     Rejoin { group: Str, member: Str },
 }

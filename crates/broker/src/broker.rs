@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use milena_coordinator::{ConsumerGroupConfig, GroupConfig, TransactionConfig};
+use milena_coordinator::{ConsumerGroupConfig, GroupConfig, StreamsGroupConfig, TransactionConfig};
 use milena_log::{LogError, LogStore};
 use milena_protocol::Str;
 use milena_state::{StateError, StateStore};
@@ -16,6 +16,7 @@ use crate::context::{ConnectionInfo, RequestContext};
 use crate::eligible_replicas;
 use crate::features::{self, Features};
 use crate::group_configs::{self, GroupConfigs};
+use crate::groups::internal_topics::InternalTopics;
 use crate::groups::{Groups, settings};
 use crate::loggers::Loggers;
 use crate::net::{BoundListener, Endpoint, LogLimit};
@@ -67,6 +68,9 @@ pub struct Broker {
     pub(crate) group_configs: GroupConfigs,
     /// Of consumer groups that were given no configs.
     pub(crate) consumer_defaults: Derived<ConsumerGroupConfig>,
+    /// Of streams groups that were given no configs.
+    pub(crate) streams_defaults: Derived<StreamsGroupConfig>,
+    pub(crate) internal_topics: InternalTopics,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
@@ -131,6 +135,8 @@ impl Broker {
             quotas,
             group_configs,
             consumer_defaults: Derived::default(),
+            streams_defaults: Derived::default(),
+            internal_topics: InternalTopics::default(),
             stop,
             facts,
             listeners: RwLock::default(),
@@ -237,6 +243,7 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
         offsets_retention_ms: config.offsets_retention_ms,
         offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
         consumer: settings::consumer_of(config, &Overrides::new()),
+        streams: settings::streams_of(config, &Overrides::new()),
     }
 }
 

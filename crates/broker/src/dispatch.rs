@@ -21,8 +21,8 @@ use milena_protocol::messages::{
     ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
     ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
     OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, RemoveRaftVoterRequest,
-    SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
-    WriteTxnMarkersRequest,
+    StreamsGroupDescribeRequest, StreamsGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest,
 };
 use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
 use tracing::debug;
@@ -135,6 +135,8 @@ apis! {
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => handlers::describe_topic_partitions,
     AddRaftVoter: AddRaftVoterRequest => handlers::add_raft_voter,
     RemoveRaftVoter: RemoveRaftVoterRequest => handlers::remove_raft_voter,
+    StreamsGroupHeartbeat: StreamsGroupHeartbeatRequest => handlers::streams_group_heartbeat,
+    StreamsGroupDescribe: StreamsGroupDescribeRequest => handlers::streams_group_describe,
 }
 
 /// Handles one frame (without its length prefix).

@@ -29,7 +29,7 @@ pub(crate) struct Feature {
     pub(crate) initial: i16,
 }
 
-pub(crate) const SUPPORTED: [Feature; 5] = [
+pub(crate) const SUPPORTED: [Feature; 6] = [
     ELIGIBLE_LEADER_REPLICAS_VERSION,
     GROUP_VERSION,
     KRAFT_VERSION,
@@ -39,6 +39,7 @@ pub(crate) const SUPPORTED: [Feature; 5] = [
         max: METADATA_4_3_IV0,
         initial: METADATA_4_3_IV0,
     },
+    STREAMS_VERSION,
     Feature {
         name: "transaction.version",
         min: 0,
@@ -60,6 +61,14 @@ pub(crate) const ELIGIBLE_LEADER_REPLICAS_VERSION: Feature = Feature {
 /// Level 1: consumer groups (KIP-848).
 pub(crate) const GROUP_VERSION: Feature = Feature {
     name: "group.version",
+    min: 0,
+    max: 1,
+    initial: 1,
+};
+
+/// Level 1: streams groups (KIP-1071).
+pub(crate) const STREAMS_VERSION: Feature = Feature {
+    name: "streams.version",
     min: 0,
     max: 1,
     initial: 1,
@@ -204,7 +213,7 @@ impl FromRows for Levels {
 mod tests {
     use super::*;
 
-    const TRANSACTIONS: &Feature = &SUPPORTED[4];
+    const TRANSACTIONS: &Feature = &SUPPORTED[SUPPORTED.len() - 1];
 
     fn update(levels: &Levels, level: i16, upgrade: UpgradeType) -> Result<(Levels, usize), String> {
         let update = [(TRANSACTIONS.name, level, upgrade)];

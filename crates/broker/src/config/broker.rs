@@ -103,6 +103,7 @@ pub struct BrokerConfig {
     pub rebalance_protocols: Vec<String>,
     pub group_consumer_migration_policy: MigrationPolicy,
     pub group_consumer_max_size: i32,
+    pub group_streams_max_size: i32,
     /// The first is the default.
     pub group_consumer_assignors: Vec<Assignor>,
     /// Those of `controller.listener.names` are not among them: they are not opened.
@@ -232,6 +233,7 @@ impl BrokerConfig {
                 .unwrap_or_default(),
             group_consumer_migration_policy: migration_policy(&layers)?,
             group_consumer_max_size: layers.number("group.consumer.max.size")?,
+            group_streams_max_size: layers.number("group.streams.max.size")?,
             group_consumer_assignors: assignors(&layers)?,
             listeners: resolve_listeners(&layers)?,
             cordoned_log_dirs: cordoned_log_dirs(&layers)?,

@@ -353,6 +353,7 @@ mod tests {
             "config.providers",
             "min.insync.replicas",
             "group.consumer.assignment.interval.ms",
+            "group.streams.assignment.interval.ms",
         ];
         let dynamic = CLUSTER_WIDE.into_iter().filter(|name| !excepted.contains(name));
         for name in dynamic {

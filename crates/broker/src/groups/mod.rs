@@ -6,6 +6,7 @@
 //!
 //! Left to others: every decision (`milena_coordinator`), whether topics exist (the handlers).
 
+pub(crate) mod internal_topics;
 pub(crate) mod settings;
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use milena_coordinator::ConsumerGroupConfig;
+use milena_coordinator::{ConsumerGroupConfig, StreamsGroupConfig};
 
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, GroupSettings};
@@ -26,6 +26,36 @@ pub(crate) fn consumer(broker: &Broker, group_id: &str) -> Arc<ConsumerGroupConf
         None => broker
             .consumer_defaults
             .of(config, |config| consumer_of(config, &Overrides::default())),
+    }
+}
+
+/// `group.coordinator.rebalance.protocols` and the feature `streams.version` let members use the streams protocol.
+pub(crate) fn streams_groups_are_on(broker: &Broker) -> bool {
+    let protocols = &broker.config.rebalance_protocols;
+    protocols.iter().any(|name| name == "streams")
+        && broker.features.current().of(&features::STREAMS_VERSION) > 0
+}
+
+pub(crate) fn streams(broker: &Broker, group_id: &str) -> Arc<StreamsGroupConfig> {
+    let config = broker.topics.settings().current();
+    match broker.group_configs.current().given_to(group_id) {
+        Some(overrides) => Arc::new(streams_of(&config, overrides)),
+        None => broker
+            .streams_defaults
+            .of(config, |config| streams_of(config, &Overrides::default())),
+    }
+}
+
+/// Of a group without configs of its own, if `overrides` is empty.
+pub(crate) fn streams_of(config: &BrokerConfig, overrides: &Overrides) -> StreamsGroupConfig {
+    let settings = GroupSettings::new(config, overrides);
+    StreamsGroupConfig {
+        session_timeout_ms: settings.integer("streams.session.timeout.ms"),
+        heartbeat_interval_ms: settings.integer("streams.heartbeat.interval.ms"),
+        assignment_interval_ms: settings.integer("streams.assignment.interval.ms"),
+        initial_rebalance_delay_ms: settings.integer("streams.initial.rebalance.delay.ms"),
+        standby_replicas: settings.integer("streams.num.standby.replicas"),
+        max_size: config.group_streams_max_size,
     }
 }
 

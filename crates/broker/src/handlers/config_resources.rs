@@ -276,11 +276,11 @@ async fn change_group(
         let changed = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
         let changed: Vec<&str> = changed
             .map(|(name, _)| name.as_str())
-            .filter(|name| !name.starts_with("consumer."))
+            .filter(|name| !name.starts_with("consumer.") && !name.starts_with("streams."))
             .collect();
         if !validate_only && !changed.is_empty() {
             info!(
-                "Stored, but without meaning until there are share and streams groups: {}",
+                "Stored, but without meaning until there are share groups: {}",
                 changed.join(", ")
             );
         }

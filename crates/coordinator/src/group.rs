@@ -160,6 +160,14 @@ impl Group {
         }
     }
 
+    /// The name by which Kafka knows the state in ListGroups' filter, which differs for one.
+    pub(crate) fn state_in_filters(&self) -> &'static str {
+        match self.state_name() {
+            "NotReady" => "not_ready",
+            name => name,
+        }
+    }
+
     pub(crate) fn protocol_type(&self) -> Str {
         match &self.membership {
             Membership::Classic(group) => group.protocol_type.clone().unwrap_or_default(),

@@ -668,10 +668,10 @@ impl Groups {
                     .iter()
                     .any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
         };
-        let wanted = self
-            .groups
-            .values()
-            .filter(|group| has(types, group.group_type()) && has(states, group.state_name()));
+        let wanted = self.groups.values().filter(|group| {
+            has(types, group.group_type())
+                && (has(states, group.state_name()) || has(states, group.state_in_filters()))
+        });
         wanted
             .map(|group| ListedGroup {
                 group_id: group.id.clone(),

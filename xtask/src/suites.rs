@@ -193,6 +193,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "java-consumer-groups",
+        proves: "consumer groups of KIP-848 with Java's consumer: joins, crashes, static members, patterns, assignors, an upgrade",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/clients/java/consumer_groups.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(4),
+        only_milena: false,
+    },
+    Suite {
         name: "consumer-groups",
         proves: "consumer groups of KIP-848 with librdkafka and Java: joins, crashes, static members, patterns, changes of type",
         needs: &[Needs::Kafka, Needs::Python],

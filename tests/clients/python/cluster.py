@@ -11,6 +11,12 @@ from checks import AGAINST_KAFKA, DEADLINE_S, MILENA, Process, require
 
 XTASK = os.environ["XTASK"]
 WORK = os.environ["WORK"]
+# A broker whose groups notice within seconds who crashed, for consumer groups of both protocols.
+FAST_GROUPS = {
+    "group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 300,
+    "group.consumer.min.session.timeout.ms": 1000, "group.consumer.session.timeout.ms": 3000,
+    "group.consumer.assignment.interval.ms": 100, "group.initial.rebalance.delay.ms": 0,
+}
 
 
 class Broker:

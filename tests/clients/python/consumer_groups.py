@@ -8,15 +8,10 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from checks import AGAINST_KAFKA, KAFKA_BIN, Process, kafka_tool, must, ok, require, wait_for
-from cluster import Broker
+from cluster import FAST_GROUPS, Broker
 
 PARTITIONS = 6
-FAST = {
-    "group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 300,
-    "group.consumer.min.session.timeout.ms": 1000, "group.consumer.session.timeout.ms": 3000,
-    "group.consumer.assignment.interval.ms": 100, "group.initial.rebalance.delay.ms": 0,
-}
-broker = Broker("groups", FAST)
+broker = Broker("groups", FAST_GROUPS)
 broker.start()
 BOOTSTRAP = broker.bootstrap()
 admin = AdminClient({"bootstrap.servers": BOOTSTRAP})

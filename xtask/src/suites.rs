@@ -46,6 +46,17 @@ pub(crate) struct Suite {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// The settings of a broker that a suite is given.
+const AT_ONCE: [(&str, &str); 4] = [
+    // The first rebalance of a group waits for more members by default. That is for people who start many at once.
+    ("group.initial.rebalance.delay.ms", "0"),
+    // And nobody wants to watch retention at work for five minutes.
+    ("log.retention.check.interval.ms", "500"),
+    // A suite may ask for groups that notice within seconds who crashed.
+    ("group.consumer.min.session.timeout.ms", "1000"),
+    ("group.consumer.min.heartbeat.interval.ms", "100"),
+];
+
 /// Longest first, so that no long one is left for the end.
 pub(crate) const SUITES: &[Suite] = &[
     Suite {
@@ -256,6 +267,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "franz-go-groups",
+        proves: "consumer groups of KIP-848 with franz-go: joins, crashes, static members, patterns, an upgrade",
+        needs: &[Needs::Go],
+        program: Program::Go("franzgroups"),
+        host: Host::Given,
+        limit: MINUTE.saturating_mul(3),
+        only_milena: false,
+    },
+    Suite {
         name: "kafka-python",
         proves: "kafka-python",
         needs: &[Needs::Python],
@@ -363,13 +383,8 @@ pub(crate) fn run(suite: &'static Suite, kind: Kind) -> Outcome {
 fn run_in(suite: &'static Suite, kind: Kind, directory: &Path) -> Result<Outcome> {
     std::fs::create_dir_all(directory).at(directory)?;
     let broker = match suite.host {
-        // The first rebalance of a group waits for more members by default. That is for people who start many at once.
         Host::Given => {
-            // And nobody wants to watch retention at work for five minutes.
-            let at_once = [
-                ("group.initial.rebalance.delay.ms".to_string(), "0".to_string()),
-                ("log.retention.check.interval.ms".to_string(), "500".to_string()),
-            ];
+            let at_once = AT_ONCE.map(|(name, value)| (name.to_string(), value.to_string()));
             Some(broker::start(kind, &directory.join("broker"), &at_once, false)?)
         }
         Host::Own => None,

@@ -24,6 +24,7 @@ use crate::producer_ids::ProducerIds;
 use crate::quotas::Quotas;
 use crate::sessions::FetchSessions;
 use crate::settings::{Derived, Settings};
+use crate::share::SharePartitions;
 use crate::stop::Stop;
 use crate::topics::{Overrides, Topics};
 use crate::transactions::Transactions;
@@ -62,6 +63,7 @@ pub struct Broker {
     pub(crate) topics: Topics,
     pub(crate) groups: Groups,
     pub(crate) transactions: Transactions,
+    pub(crate) share: SharePartitions,
     pub(crate) features: Features,
     pub(crate) client_metrics: ClientMetrics,
     pub(crate) quotas: Quotas,
@@ -110,10 +112,11 @@ impl Broker {
         let stop = Stop::new();
         let settings = Arc::new(Settings::new(config.clone()));
         // Together, so that the fact store syncs once for all.
-        let (loaded, groups, transactions, features, client_metrics, quotas, group_configs) = tokio::try_join!(
+        let (loaded, groups, transactions, share, features, client_metrics, quotas, group_configs) = tokio::try_join!(
             Topics::load(cluster_id.as_deref(), facts.clone(), logs.clone(), settings),
             Groups::start(facts.clone(), clock.clone(), group_config(&config), &stop),
             Transactions::start(facts.clone(), clock.clone(), transaction_config(&config), &stop),
+            SharePartitions::start(facts.clone(), clock.clone(), &stop),
             Features::load(facts.clone(), features::SHARD),
             ClientMetrics::load(facts.clone()),
             Quotas::load(facts.clone(), &config),
@@ -130,6 +133,7 @@ impl Broker {
             topics: loaded.topics,
             groups,
             transactions,
+            share,
             features,
             client_metrics,
             quotas,

@@ -12,17 +12,19 @@ use milena_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AddRaftVoterRequest, AlterClientQuotasRequest,
     AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiVersionsRequest,
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-    DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest,
-    FetchRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteShareGroupStateRequest,
+    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, DescribeUserScramCredentialsRequest,
+    ElectLeadersRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
+    GetTelemetrySubscriptionsRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, InitializeShareGroupStateRequest, JoinGroupRequest, LeaveGroupRequest,
     ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
     ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, RemoveRaftVoterRequest,
-    StreamsGroupDescribeRequest, StreamsGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest, WriteTxnMarkersRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, ReadShareGroupStateRequest,
+    ReadShareGroupStateSummaryRequest, RemoveRaftVoterRequest, StreamsGroupDescribeRequest,
+    StreamsGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest, WriteShareGroupStateRequest, WriteTxnMarkersRequest,
 };
 use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
 use tracing::debug;
@@ -137,6 +139,11 @@ apis! {
     RemoveRaftVoter: RemoveRaftVoterRequest => handlers::remove_raft_voter,
     StreamsGroupHeartbeat: StreamsGroupHeartbeatRequest => handlers::streams_group_heartbeat,
     StreamsGroupDescribe: StreamsGroupDescribeRequest => handlers::streams_group_describe,
+    InitializeShareGroupState: InitializeShareGroupStateRequest => handlers::initialize_share_group_state,
+    ReadShareGroupState: ReadShareGroupStateRequest => handlers::read_share_group_state,
+    WriteShareGroupState: WriteShareGroupStateRequest => handlers::write_share_group_state,
+    DeleteShareGroupState: DeleteShareGroupStateRequest => handlers::delete_share_group_state,
+    ReadShareGroupStateSummary: ReadShareGroupStateSummaryRequest => handlers::read_share_group_state_summary,
 }
 
 /// Handles one frame (without its length prefix).

@@ -27,6 +27,7 @@ mod quotas;
 mod sessions;
 mod settings;
 mod shards;
+mod share;
 mod small_facts;
 mod stop;
 mod topics;

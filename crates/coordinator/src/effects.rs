@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use milena_protocol::messages::create_topics_request::CreatableTopic;
 use milena_protocol::messages::{
-    ConsumerGroupHeartbeatResponse, EndTxnResponse, HeartbeatResponse, InitProducerIdResponse,
-    JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse,
-    StreamsGroupHeartbeatResponse, SyncGroupResponse, TxnOffsetCommitResponse,
+    ConsumerGroupHeartbeatResponse, DeleteShareGroupStateResponse, EndTxnResponse, HeartbeatResponse,
+    InitProducerIdResponse, InitializeShareGroupStateResponse, JoinGroupResponse, LeaveGroupResponse,
+    OffsetCommitResponse, OffsetDeleteResponse, ReadShareGroupStateResponse,
+    ReadShareGroupStateSummaryResponse, StreamsGroupHeartbeatResponse, SyncGroupResponse,
+    TxnOffsetCommitResponse, WriteShareGroupStateResponse,
 };
 use milena_protocol::{ErrorCode, Str};
 
@@ -38,6 +40,11 @@ pub enum Reply {
     /// One for each partition, in the order of the request.
     AddPartitions(Vec<ErrorCode>),
     EndTxn(EndTxnResponse),
+    InitializeShareGroupState(InitializeShareGroupStateResponse),
+    ReadShareGroupState(ReadShareGroupStateResponse),
+    WriteShareGroupState(WriteShareGroupStateResponse),
+    DeleteShareGroupState(DeleteShareGroupStateResponse),
+    ReadShareGroupStateSummary(ReadShareGroupStateSummaryResponse),
 }
 
 /// A transaction whose end is decided, to be ended in everything that takes part: markers in the

@@ -18,6 +18,7 @@
 //! | `streams-group/<group>/member/<member>` | StreamsGroupMemberMetadataValue |
 //! | `streams-group/<group>/target/<member>` | StreamsGroupTargetAssignmentMemberValue |
 //! | `streams-group/<group>/current/<member>` | StreamsGroupCurrentMemberAssignmentValue |
+//! | `share-state/<group>/<topic id>/<partition>` | ShareSnapshotValue |
 //!
 //! In names, `/` is written `%2F` and `%` is written `%25`, so a key has one reading only and
 //! `offset/<group>/` is the prefix of exactly that group's offsets. A value starts with its
@@ -28,6 +29,7 @@ use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue, Transaction
 use milena_protocol::{Message, Reader, Str, Writer};
 
 use crate::consumer::Part;
+use crate::share_partitions::SharePartitionKey;
 use crate::streams;
 
 /// The version of GroupMetadataValue that is written (as Kafka: 4 has no use yet).
@@ -75,6 +77,7 @@ pub(crate) enum Key {
         group: Str,
         part: streams::Part,
     },
+    ShareState(SharePartitionKey),
 }
 
 pub(crate) fn group_key(group: &str) -> Bytes {
@@ -129,6 +132,15 @@ pub(crate) fn consumer_group_key(group: &str, part: &Part) -> Bytes {
     if let Some(name) = name {
         push_name(&mut key, name);
     }
+    Bytes::from(key)
+}
+
+/// What a share group has of a partition.
+pub(crate) fn share_state_key(of: &SharePartitionKey) -> Bytes {
+    let mut key = String::with_capacity(64 + of.group.len());
+    key.push_str("share-state/");
+    push_name(&mut key, &of.group);
+    key.push_str(&format!("/{}/{}", of.topic_id, of.partition));
     Bytes::from(key)
 }
 
@@ -217,6 +229,11 @@ fn try_parse_key(key: &[u8]) -> Option<Key> {
             group: parse_name(parts.next()?)?,
             part: parse_streams_part(&mut parts)?,
         },
+        "share-state" => Key::ShareState(SharePartitionKey {
+            group: parse_name(parts.next()?)?,
+            topic_id: parts.next()?.parse().ok()?,
+            partition: parts.next()?.parse().ok()?,
+        }),
         _ => return None,
     };
     parts.next().is_none().then_some(parsed)

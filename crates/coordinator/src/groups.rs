@@ -122,7 +122,7 @@ impl Groups {
                         .or_insert_with(|| StreamsGroup::new(group));
                     loaded.load(part, &key, &value)?;
                 }
-                Key::Transaction { .. } => return Err(LoadError::UnknownKey(key)),
+                Key::Transaction { .. } | Key::ShareState(_) => return Err(LoadError::UnknownKey(key)),
             }
         }
         for (id, mut group) in consumers {

@@ -32,6 +32,7 @@ mod group;
 mod groups;
 mod modern;
 mod offsets;
+mod share_partitions;
 mod step;
 mod streams;
 mod subscription;
@@ -45,6 +46,7 @@ pub use consumer::{Assignor, ConsumerGroupConfig};
 pub use effects::{Effects, EndTransaction, FactChange, Reply, Ticket};
 pub use facts::LoadError;
 pub use groups::Groups;
+pub use share_partitions::{RecordState, SharePartitionKey, SharePartitions, StateBatch};
 pub use streams::StreamsGroupConfig;
 pub use topics::{TopicImage, TopicInfo};
 pub use transactions::{

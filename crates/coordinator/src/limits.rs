@@ -60,3 +60,8 @@ pub const MAX_TOPOLOGY_BYTES: usize = 1 << 20;
 
 /// Tasks of one streams group. Beyond it, its topology is refused with STREAMS_INVALID_TOPOLOGY.
 pub const MAX_TASKS_PER_GROUP: i64 = 1 << 20;
+/// Share partitions that one shard holds. When it is full, a new one is answered with COORDINATOR_NOT_AVAILABLE.
+pub const MAX_SHARE_PARTITIONS_PER_SHARD: usize = 250_000;
+
+/// State batches that are stored of one share partition. Kafka's own limit is that they fit one record.
+pub const MAX_STATE_BATCHES_PER_SHARE_PARTITION: usize = 20_000;

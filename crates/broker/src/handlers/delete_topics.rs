@@ -76,6 +76,8 @@ pub(crate) async fn handle(
     let deleted: Vec<Str> = results.iter().flatten().map(|topic| topic.name.clone()).collect();
     if !deleted.is_empty() {
         broker.groups.topics_deleted(&deleted).await;
+        let deleted: Vec<Uuid> = results.iter().flatten().map(|topic| topic.id).collect();
+        broker.share.topics_deleted(&deleted).await;
     }
     for ((id, name), result) in found.into_iter().zip(results) {
         answers.push(answer(Some(name), id, result.err()));

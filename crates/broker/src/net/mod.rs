@@ -122,6 +122,7 @@ impl Server {
         self.broker.stop.stop();
         self.broker.groups.close().await;
         self.broker.transactions.close().await;
+        self.broker.share.close().await;
         let drained = tokio::time::timeout(DRAIN_LIMIT, async {
             let Ok(mut acceptors) = self.acceptors.await else {
                 return;

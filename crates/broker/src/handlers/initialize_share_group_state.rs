@@ -1,0 +1,54 @@
+//! InitializeShareGroupState (API 83), version 0: says where a share group starts in partitions.
+//!
+//! Kafka's brokers ask it of each other (KIP-932); a share coordinator's state is a shard of facts here.
+
+use std::sync::Arc;
+
+use milena_protocol::ErrorCode;
+use milena_protocol::messages::initialize_share_group_state_request::InitializeShareGroupStateRequest;
+use milena_protocol::messages::initialize_share_group_state_response::{
+    InitializeShareGroupStateResponse, InitializeStateResult, PartitionResult,
+};
+
+use crate::broker::Broker;
+use crate::context::RequestContext;
+use crate::outcome::Outcome;
+
+pub(crate) async fn handle(
+    broker: &Arc<Broker>,
+    _context: &RequestContext,
+    request: InitializeShareGroupStateRequest,
+) -> Outcome<InitializeShareGroupStateResponse> {
+    let named: Vec<_> = request
+        .topics
+        .iter()
+        .map(|topic| {
+            let partitions: Vec<i32> = topic.partitions.iter().map(|one| one.partition).collect();
+            (topic.topic_id, partitions)
+        })
+        .collect();
+    let answer = broker.share.initialize(&broker.topics, request);
+    Outcome::Later(Box::pin(async move {
+        answer
+            .await
+            .unwrap_or_else(|error| InitializeShareGroupStateResponse {
+                results: named
+                    .into_iter()
+                    .map(|(topic_id, partitions)| InitializeStateResult {
+                        topic_id,
+                        partitions: partitions.into_iter().map(|one| refused(one, error)).collect(),
+                        ..InitializeStateResult::default()
+                    })
+                    .collect(),
+                ..InitializeShareGroupStateResponse::default()
+            })
+    }))
+}
+
+fn refused(partition: i32, error: ErrorCode) -> PartitionResult {
+    PartitionResult {
+        partition,
+        error_code: error.code(),
+        ..PartitionResult::default()
+    }
+}

@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use milena_coordinator::{ConsumerGroupConfig, GroupConfig, StreamsGroupConfig, TransactionConfig};
+use milena_coordinator::{
+    ConsumerGroupConfig, GroupConfig, ShareGroupConfig, StreamsGroupConfig, TransactionConfig,
+};
 use milena_log::{LogError, LogStore};
 use milena_protocol::Str;
 use milena_state::{StateError, StateStore};
@@ -73,6 +75,8 @@ pub struct Broker {
     /// Of streams groups that were given no configs.
     pub(crate) streams_defaults: Derived<StreamsGroupConfig>,
     pub(crate) internal_topics: InternalTopics,
+    /// The same of share groups.
+    pub(crate) share_defaults: Derived<ShareGroupConfig>,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) sessions: FetchSessions,
     pub(crate) stop: Stop,
@@ -141,6 +145,7 @@ impl Broker {
             consumer_defaults: Derived::default(),
             streams_defaults: Derived::default(),
             internal_topics: InternalTopics::default(),
+            share_defaults: Derived::default(),
             stop,
             facts,
             listeners: RwLock::default(),
@@ -248,6 +253,7 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
         offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
         consumer: settings::consumer_of(config, &Overrides::new()),
         streams: settings::streams_of(config, &Overrides::new()),
+        share: settings::share_of(config, &Overrides::new()),
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Feature {
     pub(crate) initial: i16,
 }
 
-pub(crate) const SUPPORTED: [Feature; 6] = [
+pub(crate) const SUPPORTED: [Feature; 7] = [
     ELIGIBLE_LEADER_REPLICAS_VERSION,
     GROUP_VERSION,
     KRAFT_VERSION,
@@ -39,6 +39,7 @@ pub(crate) const SUPPORTED: [Feature; 6] = [
         max: METADATA_4_3_IV0,
         initial: METADATA_4_3_IV0,
     },
+    SHARE_VERSION,
     STREAMS_VERSION,
     Feature {
         name: "transaction.version",
@@ -69,6 +70,14 @@ pub(crate) const GROUP_VERSION: Feature = Feature {
 /// Level 1: streams groups (KIP-1071).
 pub(crate) const STREAMS_VERSION: Feature = Feature {
     name: "streams.version",
+    min: 0,
+    max: 1,
+    initial: 1,
+};
+
+/// Level 1: share groups (KIP-932).
+pub(crate) const SHARE_VERSION: Feature = Feature {
+    name: "share.version",
     min: 0,
     max: 1,
     initial: 1,

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use milena_protocol::messages::create_topics_request::CreatableTopic;
 use milena_protocol::messages::{
-    ConsumerGroupHeartbeatResponse, DeleteShareGroupStateResponse, EndTxnResponse, HeartbeatResponse,
-    InitProducerIdResponse, InitializeShareGroupStateResponse, JoinGroupResponse, LeaveGroupResponse,
-    OffsetCommitResponse, OffsetDeleteResponse, ReadShareGroupStateResponse,
-    ReadShareGroupStateSummaryResponse, StreamsGroupHeartbeatResponse, SyncGroupResponse,
-    TxnOffsetCommitResponse, WriteShareGroupStateResponse,
+    AlterShareGroupOffsetsResponse, ConsumerGroupHeartbeatResponse, DeleteShareGroupOffsetsResponse,
+    DeleteShareGroupStateRequest, DeleteShareGroupStateResponse, EndTxnResponse, HeartbeatResponse,
+    InitProducerIdResponse, InitializeShareGroupStateRequest, InitializeShareGroupStateResponse,
+    JoinGroupResponse, LeaveGroupResponse, OffsetCommitResponse, OffsetDeleteResponse,
+    ReadShareGroupStateResponse, ReadShareGroupStateSummaryResponse, ShareGroupHeartbeatResponse,
+    StreamsGroupHeartbeatResponse, SyncGroupResponse, TxnOffsetCommitResponse, WriteShareGroupStateResponse,
 };
 use milena_protocol::{ErrorCode, Str};
 
@@ -36,6 +37,24 @@ pub enum Reply {
     OffsetDelete(OffsetDeleteResponse),
     TxnOffsetCommit(TxnOffsetCommitResponse),
     DeleteGroup(ErrorCode),
+    /// With the states that are to be initialized; what came of it is told by
+    /// [`crate::Groups::share_states_initialized`] or [`crate::Groups::share_states_not_initialized`].
+    ShareGroupHeartbeat(
+        ShareGroupHeartbeatResponse,
+        Option<Box<InitializeShareGroupStateRequest>>,
+    ),
+    /// What to answer when the states are initialized, as above.
+    AlterShareGroupOffsets(
+        AlterShareGroupOffsetsResponse,
+        Option<Box<InitializeShareGroupStateRequest>>,
+    ),
+    /// What to answer besides the topics whose states are to be removed; see [`crate::Groups::share_states_deleted`].
+    DeleteShareGroupOffsets(
+        DeleteShareGroupOffsetsResponse,
+        Option<Box<DeleteShareGroupStateRequest>>,
+    ),
+    /// The group can be deleted when its states are removed; see [`crate::Groups::delete_share_group`].
+    DeleteShareGroup(Box<DeleteShareGroupStateRequest>),
     InitProducerId(InitProducerIdResponse),
     /// One for each partition, in the order of the request.
     AddPartitions(Vec<ErrorCode>),

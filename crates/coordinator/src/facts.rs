@@ -19,6 +19,12 @@
 //! | `streams-group/<group>/target/<member>` | StreamsGroupTargetAssignmentMemberValue |
 //! | `streams-group/<group>/current/<member>` | StreamsGroupCurrentMemberAssignmentValue |
 //! | `share-state/<group>/<topic id>/<partition>` | ShareSnapshotValue |
+//! | `share-group/<group>` | ShareGroupMetadataValue: epoch, hash of the topics |
+//! | `share-group/<group>/assignment` | ShareGroupTargetAssignmentMetadataValue |
+//! | `share-group/<group>/states` | ShareGroupStatePartitionMetadataValue |
+//! | `share-group/<group>/member/<member>` | ShareGroupMemberMetadataValue |
+//! | `share-group/<group>/target/<member>` | ShareGroupTargetAssignmentMemberValue |
+//! | `share-group/<group>/current/<member>` | ShareGroupCurrentMemberAssignmentValue |
 //!
 //! In names, `/` is written `%2F` and `%` is written `%25`, so a key has one reading only and
 //! `offset/<group>/` is the prefix of exactly that group's offsets. A value starts with its
@@ -29,6 +35,7 @@ use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue, Transaction
 use milena_protocol::{Message, Reader, Str, Writer};
 
 use crate::consumer::Part;
+use crate::share;
 use crate::share_partitions::SharePartitionKey;
 use crate::streams;
 
@@ -78,6 +85,10 @@ pub(crate) enum Key {
         part: streams::Part,
     },
     ShareState(SharePartitionKey),
+    ShareGroup {
+        group: Str,
+        part: share::Part,
+    },
 }
 
 pub(crate) fn group_key(group: &str) -> Bytes {
@@ -142,6 +153,43 @@ pub(crate) fn share_state_key(of: &SharePartitionKey) -> Bytes {
     push_name(&mut key, &of.group);
     key.push_str(&format!("/{}/{}", of.topic_id, of.partition));
     Bytes::from(key)
+}
+
+pub(crate) fn share_group_key(group: &str, part: &share::Part) -> Bytes {
+    let mut key = String::with_capacity(64 + group.len());
+    key.push_str("share-group/");
+    push_name(&mut key, group);
+    let (kind, name) = match part {
+        share::Part::Group => return Bytes::from(key),
+        share::Part::Assignment => ("/assignment", None),
+        share::Part::States => ("/states", None),
+        share::Part::Member(name) => ("/member/", Some(name)),
+        share::Part::Target(name) => ("/target/", Some(name)),
+        share::Part::Current(name) => ("/current/", Some(name)),
+    };
+    key.push_str(kind);
+    if let Some(name) = name {
+        push_name(&mut key, name);
+    }
+    Bytes::from(key)
+}
+
+fn parse_share_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<share::Part> {
+    let Some(kind) = parts.next() else {
+        return Some(share::Part::Group);
+    };
+    match kind {
+        "assignment" => return Some(share::Part::Assignment),
+        "states" => return Some(share::Part::States),
+        _ => {}
+    }
+    let name = parse_name(parts.next()?)?;
+    match kind {
+        "member" => Some(share::Part::Member(name)),
+        "target" => Some(share::Part::Target(name)),
+        "current" => Some(share::Part::Current(name)),
+        _ => None,
+    }
 }
 
 fn parse_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Part> {
@@ -234,6 +282,10 @@ fn try_parse_key(key: &[u8]) -> Option<Key> {
             topic_id: parts.next()?.parse().ok()?,
             partition: parts.next()?.parse().ok()?,
         }),
+        "share-group" => Key::ShareGroup {
+            group: parse_name(parts.next()?)?,
+            part: parse_share_part(&mut parts)?,
+        },
         _ => return None,
     };
     parts.next().is_none().then_some(parsed)
@@ -368,6 +420,18 @@ mod tests {
                 let key = parse_key(&streams_group_key(group, &part)).unwrap();
                 let group = Str::from(group.to_owned());
                 assert_eq!(key, Key::StreamsGroup { group, part });
+            }
+            for part in [
+                share::Part::Group,
+                share::Part::Assignment,
+                share::Part::States,
+                share::Part::Member(name.clone()),
+                share::Part::Target(name.clone()),
+                share::Part::Current(name.clone()),
+            ] {
+                let key = parse_key(&share_group_key(group, &part)).unwrap();
+                let group = Str::from(group.to_owned());
+                assert_eq!(key, Key::ShareGroup { group, part });
             }
         }
     }

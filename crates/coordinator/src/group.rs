@@ -12,6 +12,7 @@ use crate::classic::{ClassicGroup, State};
 use crate::consumer::ConsumerGroup;
 use crate::facts;
 use crate::offsets::Offsets;
+use crate::share::{SHARE_PROTOCOL_TYPE, ShareGroup};
 use crate::step::Step;
 use crate::streams::StreamsGroup;
 use crate::subscription::CONSUMER_PROTOCOL_TYPE;
@@ -24,6 +25,7 @@ pub(crate) enum Membership {
     Classic(ClassicGroup),
     Consumer(ConsumerGroup),
     Streams(StreamsGroup),
+    Share(ShareGroup),
 }
 
 #[derive(Debug)]
@@ -67,14 +69,14 @@ impl Group {
     pub(crate) fn classic(&self) -> Option<&ClassicGroup> {
         match &self.membership {
             Membership::Classic(group) => Some(group),
-            Membership::Consumer(_) | Membership::Streams(_) => None,
+            _ => None,
         }
     }
 
     pub(crate) fn classic_mut(&mut self) -> Option<&mut ClassicGroup> {
         match &mut self.membership {
             Membership::Classic(group) => Some(group),
-            Membership::Consumer(_) | Membership::Streams(_) => None,
+            _ => None,
         }
     }
 
@@ -82,14 +84,29 @@ impl Group {
     pub(crate) fn consumer(&self) -> Option<&ConsumerGroup> {
         match &self.membership {
             Membership::Consumer(group) => Some(group),
-            Membership::Classic(_) | Membership::Streams(_) => None,
+            _ => None,
         }
     }
 
     pub(crate) fn consumer_mut(&mut self) -> Option<&mut ConsumerGroup> {
         match &mut self.membership {
             Membership::Consumer(group) => Some(group),
-            Membership::Classic(_) | Membership::Streams(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The share group that this is.
+    pub(crate) fn share(&self) -> Option<&ShareGroup> {
+        match &self.membership {
+            Membership::Share(group) => Some(group),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn share_mut(&mut self) -> Option<&mut ShareGroup> {
+        match &mut self.membership {
+            Membership::Share(group) => Some(group),
+            _ => None,
         }
     }
 
@@ -127,9 +144,10 @@ impl Group {
 
     /// A consumer or streams group that nobody is in becomes a classic group; the offsets stay.
     pub(crate) fn become_classic_if_empty(&mut self, step: &mut Step<'_>) {
-        if self.classic().is_none() && self.is_empty() {
+        if self.is_empty() {
             match &self.membership {
-                Membership::Classic(_) => {}
+                // Of a share group it would be lost where its members go on from.
+                Membership::Classic(_) | Membership::Share(_) => return,
                 Membership::Consumer(old) => old.forget(step.effects),
                 Membership::Streams(old) => {
                     old.cancel_timers(step.timers);
@@ -148,6 +166,7 @@ impl Group {
             Membership::Classic(_) => "classic",
             Membership::Consumer(_) => "consumer",
             Membership::Streams(_) => "streams",
+            Membership::Share(_) => "share",
         }
     }
 
@@ -157,6 +176,7 @@ impl Group {
             Membership::Classic(group) => group.state.name(),
             Membership::Consumer(group) => group.state_name(),
             Membership::Streams(group) => group.state_name(),
+            Membership::Share(group) => group.state_name(),
         }
     }
 
@@ -173,6 +193,7 @@ impl Group {
             Membership::Classic(group) => group.protocol_type.clone().unwrap_or_default(),
             Membership::Consumer(_) => Str::from(CONSUMER_PROTOCOL_TYPE),
             Membership::Streams(_) => Str::from_static("streams"),
+            Membership::Share(_) => Str::from(SHARE_PROTOCOL_TYPE),
         }
     }
 
@@ -181,6 +202,7 @@ impl Group {
             Membership::Classic(group) => group.members.len(),
             Membership::Consumer(group) => group.member_count(),
             Membership::Streams(group) => group.member_count(),
+            Membership::Share(group) => group.member_count(),
         }
     }
 
@@ -190,6 +212,7 @@ impl Group {
             Membership::Classic(group) => group.state == State::Empty,
             Membership::Consumer(group) => group.is_empty(),
             Membership::Streams(group) => group.is_empty(),
+            Membership::Share(group) => group.is_empty(),
         }
     }
 
@@ -197,7 +220,7 @@ impl Group {
     pub(crate) fn is_vacant(&self) -> bool {
         let nobody = match &self.membership {
             Membership::Classic(group) => group.is_vacant(),
-            Membership::Consumer(_) | Membership::Streams(_) => false,
+            Membership::Consumer(_) | Membership::Streams(_) | Membership::Share(_) => false,
         };
         nobody && self.offsets.is_empty()
     }
@@ -208,6 +231,8 @@ impl Group {
             Membership::Classic(group) => group.state == State::Empty && !group.has_pending_joins(),
             Membership::Consumer(group) => group.is_empty(),
             Membership::Streams(group) => group.is_empty(),
+            // Where its members go on from would be lost.
+            Membership::Share(_) => false,
         }
     }
 
@@ -217,6 +242,7 @@ impl Group {
             Membership::Classic(group) => group.start_timers(step),
             Membership::Consumer(group) => group.start_timers(step),
             Membership::Streams(group) => group.start_timers(step),
+            Membership::Share(group) => group.start_timers(step),
         }
     }
 
@@ -225,6 +251,7 @@ impl Group {
             Membership::Classic(group) => group.session_expired(step, member_id),
             Membership::Consumer(group) => group.session_expired(step, member_id),
             Membership::Streams(group) => group.session_expired(step, member_id),
+            Membership::Share(group) => group.session_expired(step, member_id),
         }
     }
 
@@ -255,6 +282,10 @@ impl Group {
                 group.cancel_timers(timers);
                 group.forget(effects);
             }
+            Membership::Share(group) => {
+                assert!(group.is_empty(), "group {} is removed with members", self.id);
+                group.forget(effects);
+            }
         }
     }
 
@@ -262,8 +293,8 @@ impl Group {
     pub(crate) fn unload(&mut self, step: &mut Step<'_>, error: ErrorCode) {
         match &mut self.membership {
             Membership::Classic(group) => group.unload(step, error),
-            // Its requests are answered at once.
-            Membership::Consumer(_) | Membership::Streams(_) => {}
+            // Their requests are answered at once.
+            Membership::Consumer(_) | Membership::Streams(_) | Membership::Share(_) => {}
         }
     }
 
@@ -278,6 +309,10 @@ impl Group {
                 group.check_invariants();
             }
             Membership::Streams(group) => {
+                assert_eq!(self.id, group.id);
+                group.check_invariants();
+            }
+            Membership::Share(group) => {
                 assert_eq!(self.id, group.id);
                 group.check_invariants();
             }
@@ -296,6 +331,8 @@ impl Group {
             Membership::Classic(group) => group.validate_offset_commit(request),
             Membership::Consumer(group) => group.validate_offset_commit(topics, version, request),
             Membership::Streams(group) => group.validate_offset_commit(version, request),
+            // It has no committed offsets.
+            Membership::Share(_) => Err(ErrorCode::GroupIdNotFound),
         }
     }
 
@@ -307,13 +344,15 @@ impl Group {
             Membership::Classic(group) => group.validate_transactional_commit(request),
             Membership::Consumer(group) => group.validate_transactional_commit(request),
             Membership::Streams(group) => group.validate_transactional_commit(request),
+            Membership::Share(_) => Err(ErrorCode::GroupIdNotFound),
         }
     }
 
     /// The member id and epoch (v9) mean nothing to classic groups and are not looked at, as in Kafka.
     pub(crate) fn validate_offset_fetch(&self, member_id: Option<&Str>, epoch: i32) -> Result<(), ErrorCode> {
         match &self.membership {
-            Membership::Classic(_) => Ok(()),
+            // To Kafka a share group has nothing committed; that is no error.
+            Membership::Classic(_) | Membership::Share(_) => Ok(()),
             Membership::Consumer(group) => group.validate_offset_fetch(member_id, epoch),
             Membership::Streams(group) => group.validate_offset_fetch(member_id, epoch),
         }
@@ -327,7 +366,7 @@ impl Group {
                     group.reschedule_session(step, member_id);
                 }
             }
-            Membership::Consumer(_) | Membership::Streams(_) => {}
+            Membership::Consumer(_) | Membership::Streams(_) | Membership::Share(_) => {}
         }
     }
 
@@ -339,6 +378,7 @@ impl Group {
                 Err(ErrorCode::NonEmptyGroup)
             }
             Membership::Classic(_) | Membership::Consumer(_) | Membership::Streams(_) => Ok(()),
+            Membership::Share(_) => Err(ErrorCode::GroupIdNotFound),
         }
     }
 
@@ -348,6 +388,8 @@ impl Group {
             Membership::Classic(group) => group.is_subscribed_to(topic),
             Membership::Consumer(group) => group.is_subscribed_to(topic),
             Membership::Streams(group) => group.is_subscribed_to(topic),
+            // It has no committed offsets that this could be asked for.
+            Membership::Share(_) => true,
         }
     }
 
@@ -356,6 +398,7 @@ impl Group {
             Membership::Classic(group) => group.offsets_unused_since(),
             Membership::Consumer(group) => group.offsets_unused_since(),
             Membership::Streams(group) => group.offsets_unused_since(),
+            Membership::Share(_) => UnusedSince::InUse,
         }
     }
 }

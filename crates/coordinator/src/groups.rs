@@ -1,5 +1,7 @@
-//! A shard of groups: finds the group that a request is for, and keeps the shard's timers.
+//! A shard of groups: finds the group that a request is for, and keeps the shard's timers; in `share` and `streams`
+//! what is for groups of these types only.
 
+mod share;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -29,6 +31,7 @@ use crate::group::{Group, Membership};
 use crate::limits::{MAX_GROUPS_PER_SHARD, MAX_NAME_BYTES};
 use crate::modern::Refusal;
 use crate::offsets::{self, pending};
+use crate::share::ShareGroup;
 use crate::step::Step;
 use crate::streams::StreamsGroup;
 use crate::timers::{TimerKey, Timers};
@@ -86,6 +89,7 @@ impl Groups {
         let mut pending = Vec::new();
         let mut consumers: BTreeMap<Str, ConsumerGroup> = BTreeMap::new();
         let mut streams: BTreeMap<Str, StreamsGroup> = BTreeMap::new();
+        let mut shares: BTreeMap<Str, ShareGroup> = BTreeMap::new();
         for (key, value) in rows {
             match facts::parse_key(&key)? {
                 Key::Group { group } => {
@@ -122,6 +126,12 @@ impl Groups {
                         .or_insert_with(|| StreamsGroup::new(group));
                     loaded.load(part, &key, &value)?;
                 }
+                Key::ShareGroup { group, part } => {
+                    let loaded = shares
+                        .entry(group.clone())
+                        .or_insert_with(|| ShareGroup::new(group));
+                    loaded.load(part, &key, &value)?;
+                }
                 Key::Transaction { .. } | Key::ShareState(_) => return Err(LoadError::UnknownKey(key)),
             }
         }
@@ -133,6 +143,11 @@ impl Groups {
         for (id, mut group) in streams {
             group.loaded();
             let group = Group::of(id.clone(), Membership::Streams(group));
+            self.groups.insert(id, group);
+        }
+        for (id, mut group) in shares {
+            group.loaded();
+            let group = Group::of(id.clone(), Membership::Share(group));
             self.groups.insert(id, group);
         }
         for (id, topic, partition, value) in offsets {
@@ -240,7 +255,7 @@ impl Groups {
                         of_broker.join_classic(&mut step, consumer, join, new_id);
                         group.become_classic_if_it_is(&mut step);
                     }
-                    Membership::Streams(_) => {
+                    Membership::Streams(_) | Membership::Share(_) => {
                         step.fail_join(join.parked, &Str::default(), ErrorCode::InconsistentGroupProtocol);
                     }
                 }
@@ -291,7 +306,9 @@ impl Groups {
             Some(group) => match &mut group.membership {
                 Membership::Classic(group) => group.sync(&mut step, ticket, request),
                 Membership::Consumer(group) => group.sync_classic(&mut step, ticket, request),
-                Membership::Streams(_) => step.fail_sync(ticket, ErrorCode::UnknownMemberId),
+                Membership::Streams(_) | Membership::Share(_) => {
+                    step.fail_sync(ticket, ErrorCode::UnknownMemberId)
+                }
             },
         }
         effects
@@ -309,7 +326,9 @@ impl Groups {
                     let answer = group.heartbeat_classic(&mut step, request);
                     step.answer_heartbeat(ticket, answer.err().unwrap_or(ErrorCode::None));
                 }
-                Membership::Streams(_) => step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId),
+                Membership::Streams(_) | Membership::Share(_) => {
+                    step.answer_heartbeat(ticket, ErrorCode::UnknownMemberId)
+                }
             },
         }
         effects
@@ -344,7 +363,7 @@ impl Groups {
                     group.become_classic_if_it_is(&mut step);
                     left
                 }
-                Membership::Streams(_) => members.iter().map(unknown_member).collect(),
+                Membership::Streams(_) | Membership::Share(_) => members.iter().map(unknown_member).collect(),
             },
             None => members.iter().map(unknown_member).collect(),
         };
@@ -570,12 +589,17 @@ impl Groups {
         effects
     }
 
-    /// Topics were deleted: so are the offsets that were committed for them.
-    pub fn topic_deleted(&mut self, topics: &[Str]) -> Effects {
+    /// Topics were deleted: so are the offsets that were committed for them. The groups must have been shown the
+    /// topics without them ([`Self::see_topics`]).
+    pub fn topic_deleted(&mut self, now_ms: i64, topics: &[Str]) -> Effects {
         let mut effects = Effects::default();
-        for group in self.groups.values_mut() {
+        let (mut step, groups) = self.step(now_ms, &mut effects);
+        for group in groups.values_mut() {
             for topic in topics {
-                group.offsets.forget_topic(&group.id, topic, &mut effects);
+                group.offsets.forget_topic(&group.id, topic, step.effects);
+            }
+            if let Some(share) = group.share_mut() {
+                share.forget_missing_topics(&mut step);
             }
         }
         effects
@@ -583,11 +607,16 @@ impl Groups {
 
     // --- administration -----------------------------------------------------------------------
 
+    /// Answered with [`Reply::DeleteShareGroup`] when the group has states that must be removed before.
     pub fn delete_group(&mut self, ticket: Ticket, group_id: &Str) -> Effects {
         let mut effects = Effects::default();
         let error = match self.groups.get(group_id).map(Group::is_empty) {
             None => ErrorCode::GroupIdNotFound,
             Some(true) => {
+                if let Some(states) = self.begin_to_delete_share_group(&mut effects, group_id) {
+                    effects.reply(ticket, Reply::DeleteShareGroup(Box::new(states)));
+                    return effects;
+                }
                 self.forget_group(group_id, &mut effects);
                 ErrorCode::None
             }
@@ -716,7 +745,7 @@ impl Groups {
                 TimerKey::Revocation { group, member } => {
                     if let Some(group) = groups.get_mut(&group) {
                         match &mut group.membership {
-                            Membership::Classic(_) => {}
+                            Membership::Classic(_) | Membership::Share(_) => {}
                             Membership::Consumer(group) => group.revocation_expired(&mut step, &member),
                             Membership::Streams(group) => group.revocation_expired(&mut step, &member),
                         }

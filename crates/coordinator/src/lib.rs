@@ -32,6 +32,7 @@ mod group;
 mod groups;
 mod modern;
 mod offsets;
+mod share;
 mod share_partitions;
 mod step;
 mod streams;
@@ -46,6 +47,7 @@ pub use consumer::{Assignor, ConsumerGroupConfig};
 pub use effects::{Effects, EndTransaction, FactChange, Reply, Ticket};
 pub use facts::LoadError;
 pub use groups::Groups;
+pub use share::{SHARE_ASSIGNOR, ShareGroupConfig};
 pub use share_partitions::{RecordState, SharePartitionKey, SharePartitions, StateBatch};
 pub use streams::StreamsGroupConfig;
 pub use topics::{TopicImage, TopicInfo};
@@ -76,6 +78,8 @@ pub struct GroupConfig {
     pub consumer: ConsumerGroupConfig,
     /// The same for streams groups.
     pub streams: StreamsGroupConfig,
+    /// What share groups have that were given no configs of their own.
+    pub share: ShareGroupConfig,
 }
 
 impl Default for GroupConfig {
@@ -90,6 +94,7 @@ impl Default for GroupConfig {
             offsets_retention_check_interval_ms: 600_000,
             consumer: ConsumerGroupConfig::default(),
             streams: StreamsGroupConfig::default(),
+            share: ShareGroupConfig::default(),
         }
     }
 }

@@ -256,7 +256,7 @@ fn the_offsets_of_a_deleted_topic_are_forgotten_in_every_group() {
         shard.commit(group, "", -1, "gone", 1);
         shard.commit(group, "", -1, "stays", 1);
     }
-    let effects = shard.groups.topic_deleted(&[text("gone"), text("unheard-of")]);
+    let effects = shard.groups.topic_deleted(0, &[text("gone"), text("unheard-of")]);
     assert_eq!(effects.facts.len(), 2);
     shard.apply(effects);
     shard.restart();

@@ -5,7 +5,7 @@ use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use milena_coordinator::Assignor;
+use milena_coordinator::{Assignor, SHARE_ASSIGNOR};
 use milena_log::{CleanerConfig, LogConfig, MoveConfig};
 
 use super::definition::broker_configs;
@@ -106,6 +106,7 @@ pub struct BrokerConfig {
     pub group_streams_max_size: i32,
     /// The first is the default.
     pub group_consumer_assignors: Vec<Assignor>,
+    pub group_share_max_size: i32,
     /// Those of `controller.listener.names` are not among them: they are not opened.
     pub listeners: Vec<Listener>,
     /// `log.dirs`, or `log.dir`. At least one; facts live in the first.
@@ -235,6 +236,7 @@ impl BrokerConfig {
             group_consumer_max_size: layers.number("group.consumer.max.size")?,
             group_streams_max_size: layers.number("group.streams.max.size")?,
             group_consumer_assignors: assignors(&layers)?,
+            group_share_max_size: share_max_size(&layers)?,
             listeners: resolve_listeners(&layers)?,
             cordoned_log_dirs: cordoned_log_dirs(&layers)?,
             log_dirs: log_dirs(&layers)?,
@@ -509,6 +511,27 @@ fn assignors(layers: &Layers) -> Result<Vec<Assignor>, ConfigError> {
         }),
     };
     names.iter().map(assignor).collect()
+}
+
+/// `group.share.max.size`, with what must hold of the settings around it.
+fn share_max_size(layers: &Layers) -> Result<i32, ConfigError> {
+    const CLASS: &str = "org.apache.kafka.coordinator.group.assignor.SimpleAssignor";
+    let assignors = layers.list("group.share.assignors")?.unwrap_or_default();
+    if let Some(name) = assignors
+        .iter()
+        .find(|name| ![CLASS, SHARE_ASSIGNOR].contains(&name.as_str()))
+    {
+        return Err(ConfigError::Invalid(format!(
+            "{name} is not an assignor of group.share.assignors: there is {SHARE_ASSIGNOR}."
+        )));
+    }
+    let size: i32 = layers.number("group.share.max.size")?;
+    if layers.number::<i32>("group.share.max.share.sessions")? < size {
+        return Err(ConfigError::Invalid(
+            "group.share.max.share.sessions must be greater than or equal to group.share.max.size".to_owned(),
+        ));
+    }
+    Ok(size)
 }
 
 fn per_ip_overrides(layers: &Layers) -> Result<BTreeMap<String, i32>, ConfigError> {

@@ -348,12 +348,13 @@ mod tests {
         ];
         let mut obeyed = 0;
         // The one's items name classes, of which there are none; the other is read, and one replica is always in sync.
-        // The third is looked up for each group.
+        // The others are looked up for each group.
         let excepted = [
             "config.providers",
             "min.insync.replicas",
             "group.consumer.assignment.interval.ms",
             "group.streams.assignment.interval.ms",
+            "group.share.assignment.interval.ms",
         ];
         let dynamic = CLUSTER_WIDE.into_iter().filter(|name| !excepted.contains(name));
         for name in dynamic {

@@ -11,7 +11,7 @@ pub(crate) mod settings;
 
 use std::sync::Arc;
 
-use milena_coordinator::{Effects, GroupConfig, Groups as GroupsShard, LoadError, Reply, Ticket};
+use milena_coordinator::{Effects, GroupConfig, Groups as GroupsShard, LoadError, Reply, Ticket, TopicImage};
 use milena_protocol::{ErrorCode, Str, Uuid};
 use milena_state::{Row, StateStore};
 
@@ -124,12 +124,18 @@ impl Groups {
         self.shards.iter().map(|shard| shard.read(&look)).collect()
     }
 
-    /// Topics were deleted: forgets the offsets that were committed for them.
-    pub(crate) async fn topics_deleted(&self, topics: &[Str]) {
+    /// Topics were deleted, and `image` is without them: forgets the offsets that were committed for them, and their share
+    /// states.
+    pub(crate) async fn topics_deleted(&self, image: &Arc<TopicImage>, topics: &[Str]) {
         let changes: Vec<_> = self
             .shards
             .iter()
-            .map(|shard| shard.change(|groups, _| groups.topic_deleted(topics)))
+            .map(|shard| {
+                shard.change(|groups, now_ms| {
+                    groups.see_topics(image);
+                    groups.topic_deleted(now_ms, topics)
+                })
+            })
             .collect();
         for change in changes {
             if let Err(error) = change.await {

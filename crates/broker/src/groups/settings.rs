@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use milena_coordinator::{ConsumerGroupConfig, StreamsGroupConfig};
+use milena_coordinator::{ConsumerGroupConfig, ShareGroupConfig, StreamsGroupConfig};
 
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, GroupSettings};
@@ -46,6 +46,21 @@ pub(crate) fn streams(broker: &Broker, group_id: &str) -> Arc<StreamsGroupConfig
     }
 }
 
+/// The feature `share.version` lets there be share groups; as in Kafka, `group.coordinator.rebalance.protocols` has no say.
+pub(crate) fn share_groups_are_on(broker: &Broker) -> bool {
+    broker.features.current().of(&features::SHARE_VERSION) > 0
+}
+
+pub(crate) fn share(broker: &Broker, group_id: &str) -> Arc<ShareGroupConfig> {
+    let config = broker.topics.settings().current();
+    match broker.group_configs.current().given_to(group_id) {
+        Some(overrides) => Arc::new(share_of(&config, overrides)),
+        None => broker
+            .share_defaults
+            .of(config, |config| share_of(config, &Overrides::default())),
+    }
+}
+
 /// Of a group without configs of its own, if `overrides` is empty.
 pub(crate) fn streams_of(config: &BrokerConfig, overrides: &Overrides) -> StreamsGroupConfig {
     let settings = GroupSettings::new(config, overrides);
@@ -56,6 +71,18 @@ pub(crate) fn streams_of(config: &BrokerConfig, overrides: &Overrides) -> Stream
         initial_rebalance_delay_ms: settings.integer("streams.initial.rebalance.delay.ms"),
         standby_replicas: settings.integer("streams.num.standby.replicas"),
         max_size: config.group_streams_max_size,
+    }
+}
+
+/// The same of a share group.
+pub(crate) fn share_of(config: &BrokerConfig, overrides: &Overrides) -> ShareGroupConfig {
+    let settings = GroupSettings::new(config, overrides);
+    ShareGroupConfig {
+        session_timeout_ms: settings.integer("share.session.timeout.ms"),
+        heartbeat_interval_ms: settings.integer("share.heartbeat.interval.ms"),
+        assignment_interval_ms: settings.integer("share.assignment.interval.ms"),
+        max_size: config.group_share_max_size,
+        ..ShareGroupConfig::default()
     }
 }
 

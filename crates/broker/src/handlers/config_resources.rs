@@ -273,17 +273,6 @@ async fn change_group(
     let altered = broker.group_configs.alter(name, validate_only, |old| {
         let new = change.apply(ConfigResourceType::Group, old)?;
         config::validate_group(&current, &new)?;
-        let changed = new.iter().filter(|(name, value)| old.get(*name) != Some(*value));
-        let changed: Vec<&str> = changed
-            .map(|(name, _)| name.as_str())
-            .filter(|name| !name.starts_with("consumer.") && !name.starts_with("streams."))
-            .collect();
-        if !validate_only && !changed.is_empty() {
-            info!(
-                "Stored, but without meaning until there are share groups: {}",
-                changed.join(", ")
-            );
-        }
         Ok(new)
     });
     altered.await

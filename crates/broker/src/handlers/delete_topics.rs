@@ -75,7 +75,10 @@ pub(crate) async fn handle(
     let results = broker.topics.delete(&ids).await;
     let deleted: Vec<Str> = results.iter().flatten().map(|topic| topic.name.clone()).collect();
     if !deleted.is_empty() {
-        broker.groups.topics_deleted(&deleted).await;
+        broker
+            .groups
+            .topics_deleted(&broker.topics.image(), &deleted)
+            .await;
         let deleted: Vec<Uuid> = results.iter().flatten().map(|topic| topic.id).collect();
         broker.share.topics_deleted(&deleted).await;
     }

@@ -18,6 +18,7 @@ import org.apache.kafka.clients.admin.ListShareGroupOffsetsSpec;
 import org.apache.kafka.clients.admin.ShareGroupDescription;
 import org.apache.kafka.clients.consumer.AcknowledgeType;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicIdPartition;
@@ -42,9 +43,10 @@ public class ShareGroups {
 
         /** One poll, as PARTITION:OFFSET:DELIVERIES:VALUE for each record. */
         private String poll(long millis) {
+            ConsumerRecords<String, String> records = consumer.poll(Duration.ofMillis(millis));
             last.clear();
             List<String> told = new ArrayList<>();
-            for (ConsumerRecord<String, String> record : consumer.poll(Duration.ofMillis(millis))) {
+            for (ConsumerRecord<String, String> record : records) {
                 last.put(record.partition() + "-" + record.offset(), record);
                 told.add(record.partition() + ":" + record.offset() + ":" + record.deliveryCount().map(String::valueOf).orElse("-") + ":" + record.value());
             }

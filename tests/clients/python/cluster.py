@@ -17,6 +17,12 @@ FAST_GROUPS = {
     "group.consumer.min.session.timeout.ms": 1000, "group.consumer.session.timeout.ms": 3000,
     "group.consumer.assignment.interval.ms": 100, "group.initial.rebalance.delay.ms": 0,
 }
+# The same for share groups, whose locks may be as short as a test wants.
+FAST_SHARE_GROUPS = {
+    "group.share.min.heartbeat.interval.ms": 100, "group.share.heartbeat.interval.ms": 300,
+    "group.share.min.session.timeout.ms": 1000, "group.share.session.timeout.ms": 3000,
+    "group.share.assignment.interval.ms": 100, "group.share.min.record.lock.duration.ms": 1000,
+}
 
 
 class Broker:

@@ -13,7 +13,7 @@ import org.apache.kafka.streams.kstream.KTable;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.TimeWindows;
 
-/** Counts words, in all and by the minute, and joins each count with the word's length; exactly once, every update told. */
+/** With the state directory of this instance, and the group protocol ("classic" if none is given). Counts words, in all and by the minute, and joins each count with the word's length; exactly once, every update told. */
 public class WordCount {
     public static void main(String[] args) throws Exception {
         Properties config = new Properties();
@@ -28,8 +28,13 @@ public class WordCount {
         config.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         config.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         config.put("producer.transaction.timeout.ms", 10000);
-        config.put("session.timeout.ms", 6000);
-        config.put("heartbeat.interval.ms", 1000);
+        if (args.length > 2) {
+            // The broker tells the session and how often to come.
+            config.put(StreamsConfig.GROUP_PROTOCOL_CONFIG, args[2]);
+        } else {
+            config.put("session.timeout.ms", 6000);
+            config.put("heartbeat.interval.ms", 1000);
+        }
         config.put("reconnect.backoff.max.ms", 100);
         config.put("auto.offset.reset", "earliest");
 

@@ -204,6 +204,15 @@ pub(crate) const SUITES: &[Suite] = &[
         only_milena: false,
     },
     Suite {
+        name: "streams-groups",
+        proves: "Kafka Streams with group.protocol=streams: internal topics, one instance to two and back, crashes",
+        needs: &[Needs::Kafka, Needs::Python],
+        program: Program::Python("tests/streams/groups.py"),
+        host: Host::Own,
+        limit: MINUTE.saturating_mul(8),
+        only_milena: false,
+    },
+    Suite {
         name: "java-share-groups",
         proves: "share groups with Java's KafkaShareConsumer: acknowledgement, redelivery, locks, administration, kills of the broker",
         needs: &[Needs::Kafka, Needs::Python],

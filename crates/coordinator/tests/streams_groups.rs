@@ -479,6 +479,22 @@ fn epochs_that_are_wrong_fence_a_member_but_a_lost_reply_does_not() {
 }
 
 #[test]
+fn a_member_that_did_not_hear_what_it_was_given_is_told_again_when_it_says_what_it_has() {
+    let mut bench = counting();
+    let (mut a, mut b) = (Member::new("a", "p1"), Member::new("b", "p2"));
+    bench.join(&mut a);
+    bench.join(&mut b);
+    bench.settle(&mut [&mut a, &mut b]);
+    bench.leave(&b);
+    bench.ask(&a.request());
+    assert_eq!(a.active_of("0").len(), 2, "that answer was lost");
+    let mut request = a.request();
+    a.own(&mut request);
+    let response = bench.ask(&request).0;
+    assert_eq!(response.active_tasks.unwrap()[0].partitions, [0, 1, 2, 3]);
+}
+
+#[test]
 fn requests_that_are_wrong_get_kafkas_sentences() {
     let mut bench = counting();
     let good = |bench: &Bench| bench.join_request(&Member::new("a", "p1"));

@@ -4,7 +4,8 @@
 //! Internal topics that are missing are created by the rules of CreateTopics before the answer leaves; errors are told by
 //! the status of later heartbeats, as Kafka tells them.
 //!
-//! Differences from Kafka: with source topics missing, members with an endpoint are told without partitions, where Kafka
+//! Differences from Kafka: a member that says that it has other tasks than it was given is told them again, as the answer
+//! that gave them may be lost; Kafka tells them once, and leaves the member without. With source topics missing, members with an endpoint are told without partitions, where Kafka
 //! fails with UNKNOWN_SERVER_ERROR.
 
 use std::collections::HashSet;

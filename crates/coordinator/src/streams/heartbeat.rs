@@ -237,11 +237,12 @@ impl StreamsGroup {
             heartbeat_interval_ms: config.heartbeat_interval_ms,
             ..StreamsGroupHeartbeatResponse::default()
         };
-        if joins || next.assigned != before.assigned {
+        let moved = joins || next.assigned != before.assigned;
+        if moved || owned.is_some_and(|owned| !owned.is_all_of(&next.assigned)) {
             response.active_tasks = given(&without_epochs(&next.assigned.active));
             response.standby_tasks = given(&next.assigned.standby);
             response.warmup_tasks = given(&next.assigned.warmup);
-            if next.said.endpoint.is_some() {
+            if moved && next.said.endpoint.is_some() {
                 self.endpoint_information_epoch = self.endpoint_information_epoch.saturating_add(1);
             }
         }

@@ -101,6 +101,13 @@ impl Owned {
                 .any(|(subtopology, partition)| contains(&self.warmup, subtopology, partition))
     }
 
+    /// Whether it has exactly these.
+    pub(super) fn is_all_of(&self, held: &Held) -> bool {
+        self.active == without_epochs(&held.active)
+            && self.standby == held.standby
+            && self.warmup == held.warmup
+    }
+
     /// Whether it has nothing but these.
     pub(super) fn is_within(&self, held: &Held) -> bool {
         each(&self.active)

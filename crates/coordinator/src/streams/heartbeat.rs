@@ -210,22 +210,13 @@ impl StreamsGroup {
 
         let mut statuses = Vec::new();
         statuses.extend(self.stale_topology(&updated));
-        let was_empty = self.members.is_empty();
+        self.wait_for_more_members(step, config);
         let changed = updated.said != before.said;
         if changed {
             self.put_member(updated.clone());
             self.store_member(step.effects, &updated);
         }
         self.carry_out(step, config, plan, changed);
-        if was_empty
-            && config.initial_rebalance_delay_ms > 0
-            && !step.timers.is_scheduled(&self.initial_rebalance_timer())
-        {
-            let due_ms = step
-                .now_ms
-                .saturating_add(i64::from(config.initial_rebalance_delay_ms));
-            step.timers.schedule(self.initial_rebalance_timer(), due_ms);
-        }
         let next = self.go_on(step, updated, owned.as_ref(), &mut statuses);
         step.schedule_session(&self.id, &next.id, i64::from(config.session_timeout_ms));
         if request.shutdown_application && self.shutdown_requested_by.is_none() {
@@ -462,6 +453,15 @@ impl StreamsGroup {
             self.put_member(next.clone());
         }
         next
+    }
+
+    /// An empty group is not assigned at once.
+    fn wait_for_more_members(&self, step: &mut Step<'_>, config: &StreamsGroupConfig) {
+        let timer = self.initial_rebalance_timer();
+        let delay_ms = i64::from(config.initial_rebalance_delay_ms);
+        if self.members.is_empty() && delay_ms > 0 && !step.timers.is_scheduled(&timer) {
+            step.timers.schedule(timer, step.now_ms.saturating_add(delay_ms));
+        }
     }
 
     fn stale_topology(&self, member: &Member) -> Option<Status> {

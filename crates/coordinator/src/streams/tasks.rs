@@ -119,10 +119,11 @@ impl Owned {
     }
 }
 
+/// Only to be compared: it shares the request's buffer.
 pub(super) fn owned_tasks(ids: &[OwnedTasks]) -> Tasks {
     let mut tasks = Tasks::new();
     for of_subtopology in ids.iter().filter(|ids| !ids.partitions.is_empty()) {
-        let partitions = tasks.entry(of_subtopology.subtopology_id.detached()).or_default();
+        let partitions = tasks.entry(of_subtopology.subtopology_id.clone()).or_default();
         partitions.extend(of_subtopology.partitions.iter().copied());
     }
     tasks

@@ -14,5 +14,6 @@ mod lagging;
 mod offsets;
 mod produce;
 mod sessions;
+mod streams_groups;
 mod transactions;
 mod versions;

@@ -205,7 +205,7 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "streams-groups",
-        proves: "Kafka Streams with group.protocol=streams: internal topics, one instance to two and back, crashes",
+        proves: "Kafka Streams with group.protocol=streams: internal topics, one instance to four to two, kills of both sides",
         needs: &[Needs::Kafka, Needs::Python],
         program: Program::Python("tests/streams/groups.py"),
         host: Host::Own,

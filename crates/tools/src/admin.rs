@@ -65,7 +65,7 @@ impl ClientErrorText {
 }
 
 /// Kafka's own words for the errors that these commands meet.
-fn default_message(code: ErrorCode) -> Option<&'static str> {
+pub(crate) fn default_message(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::UnknownTopicOrPartition => "This server does not host this topic-partition.",
         ErrorCode::TopicAlreadyExists => "Topic with this name already exists.",

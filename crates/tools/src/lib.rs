@@ -17,6 +17,9 @@ mod console;
 mod consumer_groups;
 mod delete_records;
 mod get_offsets;
+mod group_admin;
+mod group_resets;
+mod groups;
 mod install;
 mod log_dirs;
 mod options;
@@ -69,6 +72,7 @@ const TOOLS: &[(&str, Main)] = &[
     ("kafka-delete-records", delete_records::main),
     ("kafka-e2e-latency", perf::latency::main),
     ("kafka-get-offsets", get_offsets::main),
+    ("kafka-groups", groups::main),
     ("kafka-log-dirs", log_dirs::main),
     ("kafka-producer-perf-test", perf::producer::main),
     ("kafka-topics", topics::main),

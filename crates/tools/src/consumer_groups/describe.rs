@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use milena_client::Client;
 
-use super::group::{self, Group, TopicPartition};
-use super::{Committed, LATEST, MISSING, committed, offsets_at, print_error, wanted_groups};
+use super::group::{self, Group};
+use super::wanted_groups;
 use crate::ToolResult;
+use crate::group_admin::{Committed, LATEST, MISSING, TopicPartition, committed, offsets_at, print_error};
 use crate::options::Options;
 
 pub(super) async fn run(client: &mut Client, options: &Options) -> ToolResult {

@@ -9,9 +9,8 @@ use milena_protocol::messages::describe_groups_response as classic;
 use milena_protocol::messages::{ConsumerGroupDescribeRequest, DescribeGroupsRequest};
 use milena_protocol::{ApiKey, ErrorCode, Reader, Str};
 
+use crate::group_admin::TopicPartition;
 use crate::{ToolError, ToolResult, admin};
-
-pub(super) type TopicPartition = (Str, i32);
 
 /// The type of a member that uses the classic protocol in a consumer group (KIP-1099).
 const CLASSIC_MEMBER: i8 = 0;

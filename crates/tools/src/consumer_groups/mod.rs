@@ -8,23 +8,14 @@ mod reset;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use milena_client::{Client, GROUP_COORDINATOR};
+use milena_client::Client;
 use milena_protocol::Str;
 use milena_protocol::messages::list_groups_response::ListedGroup;
-use milena_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use milena_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use milena_protocol::messages::{ListGroupsRequest, ListOffsetsRequest, OffsetFetchRequest};
 
-use group::TopicPartition;
-
+use crate::group_admin::{listed, print_error, with_optional_values};
+use crate::group_resets::SCENARIOS;
 use crate::options::{Options, Spec, switch, valued};
 use crate::{ToolError, ToolResult, admin, block_on};
-
-const EARLIEST: i64 = -2;
-const LATEST: i64 = -1;
-
-/// What stands where a row has nothing to say.
-const MISSING: &str = "-";
 
 const ACTIONS: [&str; 5] = ["list", "describe", "delete", "reset-offsets", "delete-offsets"];
 
@@ -138,7 +129,7 @@ const SPEC: Spec = Spec {
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let options = match crate::options_or_exit(
-        SPEC.parse(&with_optional_values(arguments))
+        SPEC.parse(&with_optional_values(arguments, &["--state", "--type"]))
             .and_then(|options| check(&options).map(|()| options)),
         &SPEC,
     ) {
@@ -154,24 +145,6 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
-}
-
-/// `--state` and `--type` may stand without a value; then they have an empty one.
-fn with_optional_values(arguments: &[String]) -> Vec<String> {
-    let mut out = Vec::new();
-    let mut arguments = arguments.iter().peekable();
-    while let Some(argument) = arguments.next() {
-        out.push(argument.clone());
-        let optional = argument == "--state" || argument == "--type";
-        if optional && arguments.peek().is_none_or(|next| next.starts_with("--")) {
-            out.push(String::new());
-        }
-    }
-    out
-}
-
-fn print_error(message: &str) {
-    println!("\nError: {message}");
 }
 
 fn check(options: &Options) -> ToolResult {
@@ -223,12 +196,8 @@ fn check(options: &Options) -> ToolResult {
         }
         options.exclude("group", &["all-groups"])?;
         options.exclude("all-topics", &["topic"])?;
-        if let Some((at, first)) = reset::SCENARIOS
-            .iter()
-            .enumerate()
-            .find(|(_, name)| options.has(name))
-        {
-            options.exclude(first, &reset::SCENARIOS[at + 1..])?;
+        if let Some((at, first)) = SCENARIOS.iter().enumerate().find(|(_, name)| options.has(name)) {
+            options.exclude(first, &SCENARIOS[at + 1..])?;
         }
     }
     if ACTIONS.iter().filter(|action| options.has(action)).count() != 1 {
@@ -260,24 +229,11 @@ async fn all_groups(
     states: &[Str],
     types: &[Str],
 ) -> ToolResult<BTreeMap<Str, ListedGroup>> {
-    let brokers = client.metadata(Some(&[])).await?.brokers;
-    let mut groups = BTreeMap::new();
-    for broker in brokers {
-        let request = ListGroupsRequest {
-            states_filter: states.to_vec(),
-            types_filter: types.to_vec(),
-            ..ListGroupsRequest::default()
-        };
-        let response = client.send_to(broker.node_id, request).await?;
-        admin::check(response.error_code, None)?;
-        let consumers = response.groups.into_iter().filter(|group| {
-            group.protocol_type.is_empty()
-                || group.protocol_type == "consumer"
-                || group.group_type == "Consumer"
-        });
-        groups.extend(consumers.map(|group| (group.group_id.clone(), group)));
-    }
-    Ok(groups)
+    let groups = listed(client, states, types).await?.into_iter();
+    let consumers = groups.filter(|group| {
+        group.protocol_type.is_empty() || group.protocol_type == "consumer" || group.group_type == "Consumer"
+    });
+    Ok(consumers.map(|group| (group.group_id.clone(), group)).collect())
 }
 
 async fn list(client: &mut Client, options: &Options) -> ToolResult {
@@ -356,141 +312,4 @@ async fn wanted_groups(client: &mut Client, options: &Options) -> ToolResult<Vec
         .map(|id| Str::from(id.clone()))
         .collect();
     Ok(named.into_iter().collect())
-}
-
-/// A committed offset and its leader epoch.
-#[derive(Clone, Copy)]
-struct Committed {
-    offset: i64,
-    leader_epoch: i32,
-}
-
-async fn committed(client: &mut Client, id: &Str) -> ToolResult<BTreeMap<TopicPartition, Committed>> {
-    let coordinator = client.coordinator(id, GROUP_COORDINATOR).await?;
-    let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: id.clone(),
-            topics: None,
-            ..OffsetFetchRequestGroup::default()
-        }],
-        ..OffsetFetchRequest::default()
-    };
-    let mut found = BTreeMap::new();
-    // Version 9 names topics; version 10 has ids, which a person does not ask by.
-    let version = client.version_of::<OffsetFetchRequest>(coordinator).await?.min(9);
-    let response = client.send_version_to(coordinator, &request, version).await?;
-    for group in response.groups {
-        admin::check(group.error_code, None)?;
-        for topic in group.topics {
-            for one in topic.partitions {
-                if one.error_code == 0 && one.committed_offset >= 0 {
-                    let value = Committed {
-                        offset: one.committed_offset,
-                        leader_epoch: one.committed_leader_epoch,
-                    };
-                    found.insert((topic.name.clone(), one.partition_index), value);
-                }
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Offsets of partitions at a time; partitions that do not exist are left out.
-async fn offsets_at(
-    client: &mut Client,
-    partitions: &BTreeSet<TopicPartition>,
-    timestamp: i64,
-) -> ToolResult<BTreeMap<TopicPartition, i64>> {
-    let names: BTreeSet<Str> = partitions.iter().map(|(topic, _)| topic.clone()).collect();
-    let metadata = client
-        .metadata(Some(&names.into_iter().collect::<Vec<_>>()))
-        .await?;
-    let mut of_leader: BTreeMap<i32, BTreeMap<Str, Vec<ListOffsetsPartition>>> = BTreeMap::new();
-    for topic in metadata.topics {
-        let Some(name) = topic.name else { continue };
-        for one in topic.partitions {
-            if partitions.contains(&(name.clone(), one.partition_index)) {
-                let partition = ListOffsetsPartition {
-                    partition_index: one.partition_index,
-                    timestamp,
-                    ..ListOffsetsPartition::default()
-                };
-                of_leader
-                    .entry(one.leader_id)
-                    .or_default()
-                    .entry(name.clone())
-                    .or_default()
-                    .push(partition);
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
-    for (leader, topics) in of_leader {
-        let topics = topics
-            .into_iter()
-            .map(|(name, partitions)| ListOffsetsTopic {
-                name,
-                partitions,
-                ..ListOffsetsTopic::default()
-            })
-            .collect();
-        let request = ListOffsetsRequest {
-            replica_id: -1,
-            topics,
-            ..ListOffsetsRequest::default()
-        };
-        for topic in client.send_to(leader, request).await?.topics {
-            for one in topic.partitions {
-                if one.error_code == 0 {
-                    found.insert((topic.name.clone(), one.partition_index), one.offset);
-                }
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// `topic`, or `topic:0,1,2`: partitions that exist, or that were named.
-async fn partitions_named(client: &mut Client, topics: &[String]) -> ToolResult<BTreeSet<TopicPartition>> {
-    let mut found = BTreeSet::new();
-    for text in topics {
-        if let Some((topic, ids)) = text.split_once(':') {
-            for id in ids.split(',') {
-                let id = id
-                    .trim()
-                    .parse()
-                    .map_err(|_| ToolError::Usage(format!("For input string: \"{id}\"")))?;
-                found.insert((Str::from(topic.to_owned()), id));
-            }
-            continue;
-        }
-        let name = Str::from(text.clone());
-        for topic in client.metadata(Some(std::slice::from_ref(&name))).await?.topics {
-            admin::check(topic.error_code, None)?;
-            found.extend(
-                topic
-                    .partitions
-                    .iter()
-                    .map(|one| (name.clone(), one.partition_index)),
-            );
-        }
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn state_may_stand_without_a_value() {
-        let arguments =
-            |text: &str| with_optional_values(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(
-            arguments("--list --state --type"),
-            ["--list", "--state", "", "--type", ""]
-        );
-        assert_eq!(arguments("--list --state Empty"), ["--list", "--state", "Empty"]);
-    }
 }

@@ -19,6 +19,15 @@ pub(crate) const TOPIC_RESOURCE: i8 = 2;
 
 /// Connects as `--bootstrap-server` (or `--bootstrap-controller`, of commands that have it) and `--command-config` say.
 pub(crate) async fn connect(options: &Options, client_id: &'static str) -> ToolResult<Client> {
+    connect_within(options, client_id, None).await
+}
+
+/// As [`connect`], with a time for each request that goes before the one of the properties.
+pub(crate) async fn connect_within(
+    options: &Options,
+    client_id: &'static str,
+    timeout_ms: Option<u64>,
+) -> ToolResult<Client> {
     let bootstrap = match options.get("bootstrap-controller") {
         Some(controllers) => controllers,
         None => options.require("bootstrap-server")?,
@@ -35,8 +44,8 @@ pub(crate) async fn connect(options: &Options, client_id: &'static str) -> ToolR
             .find(|(found, _)| found == name)
             .map(|(_, value)| value.clone())
     };
-    let timeout_ms = find("request.timeout.ms")
-        .and_then(|text| text.parse().ok())
+    let timeout_ms = timeout_ms
+        .or_else(|| find("request.timeout.ms").and_then(|text| text.parse().ok()))
         .unwrap_or(30_000);
     let client_options = ClientOptions {
         client_id: find("client.id").map_or(Str::from(client_id), Str::from),

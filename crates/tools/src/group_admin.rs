@@ -21,6 +21,7 @@ use milena_protocol::messages::{
 };
 use milena_protocol::{ErrorCode, Str};
 
+use crate::options::Options;
 use crate::{ToolError, ToolResult, admin};
 
 pub(crate) type TopicPartition = (Str, i32);
@@ -47,6 +48,56 @@ pub(crate) fn with_optional_values(arguments: &[String], flags: &[&str]) -> Vec<
         }
     }
     out
+}
+
+/// Connects as all commands do, and lets a request take as long as `--timeout` says.
+pub(crate) async fn connect(options: &Options) -> ToolResult<Client> {
+    let timeout_ms = options.number("timeout")?;
+    admin::connect_within(options, "admin-client", timeout_ms).await
+}
+
+/// Refuses flags that stand without one of those that they belong to.
+pub(crate) fn only_with(options: &Options, flags: &[&str], actions: &[&str]) -> ToolResult {
+    match flags.iter().find(|flag| options.has(flag)) {
+        Some(flag) if !actions.iter().any(|action| options.has(action)) => Err(ToolError::Usage(format!(
+            "Option(s) [{flag}] are unavailable given other options on the command line"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// `--describe` is of some groups, and shows one view of them.
+pub(crate) fn check_views(options: &Options) -> ToolResult {
+    let views = ["members", "offsets", "state"];
+    let refusal = if !options.has("group") && !options.has("all-groups") {
+        "Option [describe] takes one of these options: [all-groups], [group]"
+    } else if views.iter().filter(|view| options.has(view)).count() > 1 {
+        "Option [describe] takes at most one of these options: [members], [offsets], [state]"
+    } else if options.get("state").is_some_and(|state| !state.is_empty()) {
+        "Option [describe] does not take a value for [state]"
+    } else {
+        return Ok(());
+    };
+    Err(ToolError::Usage(refusal.to_owned()))
+}
+
+/// `--reset-offsets` of the newer types of groups is either tried or done.
+pub(crate) fn check_execution(options: &Options) -> ToolResult {
+    let refusal = match (options.has("dry-run"), options.has("execute")) {
+        (true, true) => "Option [reset-offsets] only accepts one of [execute] and [dry-run]",
+        (false, false) => "Option [reset-offsets] takes the option: [execute] or [dry-run]",
+        _ => return Ok(()),
+    };
+    Err(ToolError::Usage(refusal.to_owned()))
+}
+
+/// At most one of these flags.
+pub(crate) fn exclude_each_other(options: &Options, flags: &[&str]) -> ToolResult {
+    for flag in flags {
+        let others: Vec<&str> = flags.iter().filter(|other| *other != flag).copied().collect();
+        options.exclude(flag, &others)?;
+    }
+    Ok(())
 }
 
 /// An error with the words that Java's exception has for it.
@@ -123,6 +174,50 @@ pub(crate) async fn listed(
         groups.extend(response.groups);
     }
     Ok(groups)
+}
+
+/// A list of states as `--state` takes it, in the broker's words.
+///
+/// # Errors
+/// When one is not among those that such groups have.
+pub(crate) fn states(text: &str, known: &[&'static str]) -> ToolResult<Vec<Str>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = text.split(',').map(|value| {
+        let value = value.trim();
+        known.iter().find(|known| known.eq_ignore_ascii_case(value))
+    });
+    let found: Option<Vec<Str>> = found.map(|state| state.map(|state| Str::from(*state))).collect();
+    found.ok_or_else(|| {
+        ToolError::Usage(format!(
+            "Invalid state list '{text}'. Valid states are: {}",
+            known.join(", ")
+        ))
+    })
+}
+
+/// The columns GROUP and STATE of `--list --state`.
+pub(crate) fn print_states(groups: &[ListedGroup]) {
+    let width = groups
+        .iter()
+        .map(|group| group.group_id.len())
+        .max()
+        .unwrap_or(0)
+        .max(15);
+    println!("{:<width$} STATE", "GROUP");
+    for group in groups {
+        println!("{:<width$} {}", &*group.group_id, group.group_state);
+    }
+}
+
+/// `host:port` of the broker that coordinates a group.
+pub(crate) async fn coordinator_address(client: &mut Client, node_id: i32) -> ToolResult<String> {
+    let metadata = client.metadata(Some(&[])).await?;
+    let broker = metadata.brokers.iter().find(|broker| broker.node_id == node_id);
+    Ok(broker.map_or(MISSING.to_owned(), |broker| {
+        format!("{}:{}", broker.host, broker.port)
+    }))
 }
 
 /// Deletes one group.
@@ -377,6 +472,48 @@ pub(crate) async fn partitions_named(
     Ok(found)
 }
 
+/// Refuses partitions that the cluster does not have, or that nobody leads.
+pub(crate) async fn check_partitions(
+    client: &mut Client,
+    partitions: &BTreeSet<TopicPartition>,
+) -> ToolResult {
+    let names: BTreeSet<Str> = partitions.iter().map(|(topic, _)| topic.clone()).collect();
+    let names: Vec<Str> = names.into_iter().collect();
+    let mut leaders: BTreeMap<TopicPartition, i32> = BTreeMap::new();
+    for topic in client.metadata(Some(&names)).await?.topics {
+        if let Some(fault) = Fault::of(topic.error_code, None) {
+            return Err(ToolError::Failed(format!(
+                "java.util.concurrent.ExecutionException: {}",
+                fault.exception()
+            )));
+        }
+        let Some(name) = topic.name else { continue };
+        for one in topic.partitions {
+            leaders.insert((name.clone(), one.partition_index), one.leader_id);
+        }
+    }
+    let listed = |is_wrong: &dyn Fn(&TopicPartition) -> bool| {
+        let wrong = partitions.iter().filter(|one| is_wrong(one));
+        let texts: Vec<String> = wrong
+            .map(|(topic, partition)| format!("{topic}-{partition}"))
+            .collect();
+        texts.join(",")
+    };
+    let missing = listed(&|one| !leaders.contains_key(one));
+    if !missing.is_empty() {
+        return Err(ToolError::Failed(format!(
+            "The partitions \"{missing}\" do not exist"
+        )));
+    }
+    let leaderless = listed(&|one| leaders.get(one).is_some_and(|leader| *leader < 0));
+    if !leaderless.is_empty() {
+        return Err(ToolError::Failed(format!(
+            "The partitions \"{leaderless}\" have no leader"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,5 +545,16 @@ mod tests {
         );
         assert_eq!(class(ErrorCode::InvalidTopicException), "InvalidTopicException");
         assert_eq!(Fault::of(0, None), None);
+    }
+
+    #[test]
+    fn states_are_known_in_any_case_and_others_are_refused() {
+        let known = ["Stable", "Empty"];
+        assert_eq!(states("", &known).unwrap(), Vec::<Str>::new());
+        assert_eq!(
+            states("empty, STABLE", &known).unwrap(),
+            ["Empty", "Stable"].map(Str::from)
+        );
+        assert!(states("Empty,none", &known).is_err());
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use milena_client::Client;
 use milena_protocol::Str;
@@ -24,6 +22,33 @@ pub(crate) const SCENARIOS: [&str; 8] = [
 ];
 
 pub(crate) type Plan = BTreeMap<TopicPartition, i64>;
+
+/// The table of what a reset gives, or would give.
+pub(crate) fn print_plans(plans: &BTreeMap<Str, Plan>) {
+    let rows: Vec<[String; 4]> = plans
+        .iter()
+        .flat_map(|(id, plan)| {
+            plan.iter().map(|((topic, partition), offset)| {
+                [
+                    id.to_string(),
+                    topic.to_string(),
+                    partition.to_string(),
+                    offset.to_string(),
+                ]
+            })
+        })
+        .collect();
+    let groups = rows.iter().map(|row| row[0].len()).max().unwrap_or(0).max(15);
+    let topics = rows.iter().map(|row| row[1].len()).max().unwrap_or(0).max(15);
+    print!(
+        "\n{:<groups$} {:<topics$} {:<10} NEW-OFFSET",
+        "GROUP", "TOPIC", "PARTITION"
+    );
+    for [group, topic, partition, offset] in &rows {
+        print!("\n{group:<groups$} {topic:<topics$} {partition:<10} {offset}");
+    }
+    println!();
+}
 
 /// The offsets that the scenario among the flags gives the partitions.
 pub(crate) async fn scenario(
@@ -147,18 +172,29 @@ async fn at_time(
         .collect())
 }
 
-/// `2026-03-15T10:30:00.000`, local time unless a zone or `Z` follows.
+/// `2026-03-15T10:30:00.000`, of UTC unless a zone or `Z` follows. The digits behind the point are milliseconds,
+/// however few they are.
 fn datetime_ms(text: &str) -> ToolResult<i64> {
-    if let Ok(timestamp) = text.parse::<Timestamp>() {
-        return Ok(timestamp.as_millisecond());
-    }
-    let wrong = |error: jiff::Error| ToolError::Usage(format!("Unparseable date: \"{text}\" ({error})"));
-    let local: DateTime = text.parse().map_err(wrong)?;
-    Ok(local
-        .to_zoned(TimeZone::system())
-        .map_err(wrong)?
-        .timestamp()
-        .as_millisecond())
+    let unparseable = |why: String| ToolError::Failed(format!("java.text.ParseException: {why}"));
+    let Some((_, time)) = text.split_once('T') else {
+        return Err(unparseable(
+            "Error parsing timestamp. It does not contain a 'T' according to ISO8601 format".to_owned(),
+        ));
+    };
+    let zoned = if time.contains(['+', '-', 'Z']) {
+        text.to_owned()
+    } else {
+        format!("{text}Z")
+    };
+    let parse = || -> Option<i64> {
+        let (seconds, rest) = zoned.split_once('.')?;
+        let digits = rest.find(|one: char| !one.is_ascii_digit()).unwrap_or(rest.len());
+        let (millis, zone) = rest.split_at(digits);
+        let millis: i64 = millis.parse().ok().filter(|millis| *millis < 1000)?;
+        let time: Timestamp = format!("{seconds}{zone}").parse().ok()?;
+        time.as_millisecond().checked_add(millis)
+    };
+    parse().ok_or_else(|| unparseable(format!("Unparseable date: \"{zoned}\"")))
 }
 
 /// `P1DT2H`: that long before now.
@@ -223,7 +259,16 @@ mod tests {
             datetime_ms("2026-03-15T12:30:00.000+02:00").unwrap(),
             1_773_570_600_000
         );
-        assert!(datetime_ms("yesterday").is_err());
+        assert_eq!(datetime_ms("2026-03-15T10:30:00.7").unwrap(), 1_773_570_600_007);
+        for wrong in [
+            "yesterday",
+            "2026-03-15",
+            "2026-03-15T10:30:00",
+            "2026-03-15T10:30:00.1234Z",
+        ] {
+            let error = datetime_ms(wrong).unwrap_err().to_string();
+            assert!(error.starts_with("java.text.ParseException: "), "{error}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod install;
 mod log_dirs;
 mod options;
 mod perf;
+mod share_groups;
 mod topics;
 
 use std::ffi::OsString;
@@ -75,6 +76,7 @@ const TOOLS: &[(&str, Main)] = &[
     ("kafka-groups", groups::main),
     ("kafka-log-dirs", log_dirs::main),
     ("kafka-producer-perf-test", perf::producer::main),
+    ("kafka-share-groups", share_groups::main),
     ("kafka-topics", topics::main),
 ];
 

@@ -12,10 +12,10 @@ use milena_client::Client;
 use milena_protocol::Str;
 use milena_protocol::messages::list_groups_response::ListedGroup;
 
-use crate::group_admin::{listed, print_error, with_optional_values};
+use crate::group_admin::{self, listed, print_error, with_optional_values};
 use crate::group_resets::SCENARIOS;
 use crate::options::{Options, Spec, switch, valued};
-use crate::{ToolError, ToolResult, admin, block_on};
+use crate::{ToolError, ToolResult, block_on};
 
 const ACTIONS: [&str; 5] = ["list", "describe", "delete", "reset-offsets", "delete-offsets"];
 
@@ -153,22 +153,7 @@ fn check(options: &Options) -> ToolResult {
     }
     options.require("bootstrap-server")?;
     if options.has("describe") {
-        if !options.has("group") && !options.has("all-groups") {
-            return Err(ToolError::Usage(
-                "Option [describe] takes one of these options: [all-groups], [group]".into(),
-            ));
-        }
-        let views = ["members", "offsets", "state"];
-        if views.iter().filter(|view| options.has(view)).count() > 1 {
-            return Err(ToolError::Usage(
-                "Option [describe] takes at most one of these options: [members], [offsets], [state]".into(),
-            ));
-        }
-        if options.get("state").is_some_and(|state| !state.is_empty()) {
-            return Err(ToolError::Usage(
-                "Option [describe] does not take a value for [state]".into(),
-            ));
-        }
+        group_admin::check_views(options)?;
     } else if options.has("list") {
         options.exclude("group", &["list"])?;
     }
@@ -209,7 +194,7 @@ fn check(options: &Options) -> ToolResult {
 }
 
 async fn execute(options: &Options) -> ToolResult {
-    let mut client = admin::connect(options, "admin-client").await?;
+    let mut client = group_admin::connect(options).await?;
     if options.has("list") {
         list(&mut client, options).await
     } else if options.has("describe") {

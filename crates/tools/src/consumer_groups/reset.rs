@@ -7,7 +7,7 @@ use milena_protocol::Str;
 
 use super::{group, wanted_groups};
 use crate::group_admin::{TopicPartition, commit, committed, partitions_named, print_error};
-use crate::group_resets::{Plan, from_file, scenario, within_range};
+use crate::group_resets::{Plan, from_file, print_plans, scenario, within_range};
 use crate::options::Options;
 use crate::{ToolError, ToolResult};
 
@@ -46,32 +46,6 @@ pub(super) async fn run(client: &mut Client, options: &Options) -> ToolResult {
         print_plans(&plans);
     }
     Ok(())
-}
-
-fn print_plans(plans: &BTreeMap<Str, Plan>) {
-    let rows: Vec<[String; 4]> = plans
-        .iter()
-        .flat_map(|(id, plan)| {
-            plan.iter().map(|((topic, partition), offset)| {
-                [
-                    id.to_string(),
-                    topic.to_string(),
-                    partition.to_string(),
-                    offset.to_string(),
-                ]
-            })
-        })
-        .collect();
-    let groups = rows.iter().map(|row| row[0].len()).max().unwrap_or(0).max(15);
-    let topics = rows.iter().map(|row| row[1].len()).max().unwrap_or(0).max(15);
-    print!(
-        "\n{:<groups$} {:<topics$} {:<10} NEW-OFFSET",
-        "GROUP", "TOPIC", "PARTITION"
-    );
-    for [group, topic, partition, offset] in &rows {
-        print!("\n{group:<groups$} {topic:<topics$} {partition:<10} {offset}");
-    }
-    println!();
 }
 
 async fn plan(client: &mut Client, options: &Options, id: &Str, single: bool) -> ToolResult<Plan> {

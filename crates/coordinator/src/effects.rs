@@ -12,6 +12,8 @@ use milena_protocol::messages::{
 };
 use milena_protocol::{ErrorCode, Str};
 
+use crate::share_partitions::{AcquiredRecords, FetchStart, Refusal};
+
 /// Names a request that waits for its reply. The driver chooses the numbers; each is used once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
@@ -64,6 +66,9 @@ pub enum Reply {
     WriteShareGroupState(WriteShareGroupStateResponse),
     DeleteShareGroupState(DeleteShareGroupStateResponse),
     ReadShareGroupStateSummary(ReadShareGroupStateSummaryResponse),
+    ShareFetchStart(Result<FetchStart, Refusal>),
+    ShareAcquire(Vec<AcquiredRecords>),
+    ShareAcknowledge(Result<(), Refusal>),
 }
 
 /// A transaction whose end is decided, to be ended in everything that takes part: markers in the

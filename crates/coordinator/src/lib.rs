@@ -50,7 +50,10 @@ pub use effects::{Effects, EndTransaction, FactChange, Reply, Ticket};
 pub use facts::LoadError;
 pub use groups::Groups;
 pub use share::{SHARE_ASSIGNOR, ShareGroupConfig};
-pub use share_partitions::{RecordState, SharePartitionKey, SharePartitions, StateBatch};
+pub use share_partitions::{
+    AcknowledgementBatch, Acquire, AcquiredRecords, FetchStart, LogBatch, LogView, RecordState, Refusal,
+    SharePartitionConfig, SharePartitionKey, SharePartitions, StateBatch,
+};
 pub use streams::StreamsGroupConfig;
 pub use topics::{TopicImage, TopicInfo};
 pub use transactions::{

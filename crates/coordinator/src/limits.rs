@@ -64,4 +64,4 @@ pub const MAX_TASKS_PER_GROUP: i64 = 1 << 20;
 pub const MAX_SHARE_PARTITIONS_PER_SHARD: usize = 250_000;
 
 /// State batches that are stored of one share partition. Kafka's own limit is that they fit one record.
-pub const MAX_STATE_BATCHES_PER_SHARE_PARTITION: usize = 20_000;
+pub const MAX_STATE_BATCHES_PER_SHARE_PARTITION: usize = 100_000;

@@ -10,21 +10,23 @@ use bytes::Bytes;
 use milena_protocol::frame;
 use milena_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AddRaftVoterRequest, AlterClientQuotasRequest,
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiVersionsRequest,
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteShareGroupStateRequest,
-    DeleteTopicsRequest, DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
-    DescribeTopicPartitionsRequest, DescribeTransactionsRequest, DescribeUserScramCredentialsRequest,
-    ElectLeadersRequest, EndTxnRequest, FetchRequest, FindCoordinatorRequest,
-    GetTelemetrySubscriptionsRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, InitializeShareGroupStateRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-    ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetForLeaderEpochRequest, ProduceRequest, PushTelemetryRequest, ReadShareGroupStateRequest,
-    ReadShareGroupStateSummaryRequest, RemoveRaftVoterRequest, StreamsGroupDescribeRequest,
-    StreamsGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest, UnregisterBrokerRequest,
-    UpdateFeaturesRequest, WriteShareGroupStateRequest, WriteTxnMarkersRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
+    AlterShareGroupOffsetsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteShareGroupOffsetsRequest, DeleteShareGroupStateRequest, DeleteTopicsRequest,
+    DescribeClientQuotasRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeQuorumRequest,
+    DescribeShareGroupOffsetsRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+    DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest, FetchRequest,
+    FindCoordinatorRequest, GetTelemetrySubscriptionsRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, InitializeShareGroupStateRequest,
+    JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    PushTelemetryRequest, ReadShareGroupStateRequest, ReadShareGroupStateSummaryRequest,
+    RemoveRaftVoterRequest, ShareGroupDescribeRequest, ShareGroupHeartbeatRequest,
+    StreamsGroupDescribeRequest, StreamsGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest, WriteShareGroupStateRequest, WriteTxnMarkersRequest,
 };
 use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
 use tracing::debug;
@@ -135,6 +137,8 @@ apis! {
     PushTelemetry: PushTelemetryRequest => handlers::push_telemetry,
     ListConfigResources: ListConfigResourcesRequest => handlers::list_config_resources,
     DescribeTopicPartitions: DescribeTopicPartitionsRequest => handlers::describe_topic_partitions,
+    ShareGroupHeartbeat: ShareGroupHeartbeatRequest => handlers::share_group_heartbeat,
+    ShareGroupDescribe: ShareGroupDescribeRequest => handlers::share_group_describe,
     AddRaftVoter: AddRaftVoterRequest => handlers::add_raft_voter,
     RemoveRaftVoter: RemoveRaftVoterRequest => handlers::remove_raft_voter,
     StreamsGroupHeartbeat: StreamsGroupHeartbeatRequest => handlers::streams_group_heartbeat,
@@ -144,6 +148,9 @@ apis! {
     WriteShareGroupState: WriteShareGroupStateRequest => handlers::write_share_group_state,
     DeleteShareGroupState: DeleteShareGroupStateRequest => handlers::delete_share_group_state,
     ReadShareGroupStateSummary: ReadShareGroupStateSummaryRequest => handlers::read_share_group_state_summary,
+    DescribeShareGroupOffsets: DescribeShareGroupOffsetsRequest => handlers::describe_share_group_offsets,
+    AlterShareGroupOffsets: AlterShareGroupOffsetsRequest => handlers::alter_share_group_offsets,
+    DeleteShareGroupOffsets: DeleteShareGroupOffsetsRequest => handlers::delete_share_group_offsets,
 }
 
 /// Handles one frame (without its length prefix).

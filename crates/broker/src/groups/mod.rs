@@ -8,6 +8,7 @@
 
 pub(crate) mod internal_topics;
 pub(crate) mod settings;
+pub(crate) mod share;
 
 use std::sync::Arc;
 
@@ -105,6 +106,15 @@ impl Groups {
             groups.see_topics(&image);
             request(groups, now_ms, ticket)
         })
+    }
+
+    /// Tells a group's shard something that nobody is answered about; resolves when what follows is stored.
+    pub(crate) fn change(
+        &self,
+        group_id: &str,
+        change: impl FnOnce(&mut GroupsShard, i64) -> Effects,
+    ) -> BoxFuture<Result<(), ErrorCode>> {
+        self.shard(group_id).change(change)
     }
 
     /// Looks at a group as it is stored.

@@ -1,17 +1,14 @@
-//! FindCoordinator (API 10), versions 0 to 6: which broker looks after a group or a
-//! transactional id. Here: this one, at the advertised address of the listener that the client came by.
+//! FindCoordinator (API 10), versions 0 to 6: which broker looks after a group, a
+//! transactional id or a share group's partition (`group:topic id:partition`). Here: this one, at the advertised address of the listener that the client came by.
 //!
 //! Versions: 1 key type and error message, 3 flexible, 4 several keys (KIP-699), 5 transactions
 //! (KIP-890), 6 share groups (KIP-932).
-//!
-//! Difference from Kafka: share groups are not implemented yet. A share key is refused with
-//! INVALID_REQUEST, as Kafka does where share groups are off.
 
 use std::sync::Arc;
 
 use milena_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use milena_protocol::messages::find_coordinator_response::{Coordinator, FindCoordinatorResponse};
-use milena_protocol::{ErrorCode, Str};
+use milena_protocol::{ErrorCode, Str, Uuid};
 
 use crate::broker::Broker;
 use crate::context::RequestContext;
@@ -22,46 +19,46 @@ const SHARE: i8 = 2;
 
 /// The first version that asks for several keys at once.
 const BATCHED_VERSION: i16 = 4;
+/// The first version that asks for share groups' partitions.
+const SHARE_VERSION: i16 = 6;
 
 const NO_ADDRESS: &str = "No address is advertised for this listener.";
 /// What Kafka says of a kind of coordinator that it does not know: the text of INVALID_REQUEST.
 const INVALID_REQUEST: &str = "This most likely occurs because of a request being malformed by the client library or \
                                the message was sent to an incompatible broker. See the broker logs for more details.";
-const NO_SHARE_GROUPS: &str = "Share groups are not implemented yet.";
 
 pub(crate) async fn handle(
     broker: &Arc<Broker>,
     context: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let found = match (request.key_type, broker.endpoint(context)) {
-        (GROUP | TRANSACTION, Some(endpoint)) => Ok(endpoint),
-        (GROUP | TRANSACTION, None) => Err((ErrorCode::CoordinatorNotAvailable, NO_ADDRESS)),
-        (SHARE, _) => Err((ErrorCode::InvalidRequest, NO_SHARE_GROUPS)),
-        _ => Err((ErrorCode::InvalidRequest, INVALID_REQUEST)),
-    };
-    let coordinator = match found {
-        Ok(endpoint) => Coordinator {
-            node_id: broker.config.node_id,
-            host: endpoint.host,
-            port: i32::from(endpoint.port),
-            ..Coordinator::default()
-        },
-        Err((error, message)) => Coordinator {
-            node_id: -1,
-            port: -1,
-            error_code: error.code(),
-            error_message: Some(Str::from(message)),
-            ..Coordinator::default()
-        },
+    let endpoint = broker.endpoint(context);
+    let find = |key: &Str| {
+        let is_known = match request.key_type {
+            GROUP | TRANSACTION => true,
+            SHARE => context.api_version >= SHARE_VERSION && is_share_partition(key),
+            _ => false,
+        };
+        if !is_known {
+            return nowhere(ErrorCode::InvalidRequest, INVALID_REQUEST);
+        }
+        match &endpoint {
+            Some(endpoint) => Coordinator {
+                node_id: broker.config.node_id,
+                host: endpoint.host.clone(),
+                port: i32::from(endpoint.port),
+                ..Coordinator::default()
+            },
+            None => nowhere(ErrorCode::CoordinatorNotAvailable, NO_ADDRESS),
+        }
     };
     if context.api_version >= BATCHED_VERSION {
         let coordinators = request
             .coordinator_keys
-            .into_iter()
+            .iter()
             .map(|key| Coordinator {
-                key,
-                ..coordinator.clone()
+                key: key.clone(),
+                ..find(key)
             })
             .collect();
         return FindCoordinatorResponse {
@@ -69,6 +66,7 @@ pub(crate) async fn handle(
             ..FindCoordinatorResponse::default()
         };
     }
+    let coordinator = find(&request.key);
     FindCoordinatorResponse {
         error_code: coordinator.error_code,
         // Kafka says NONE where there is no error.
@@ -81,4 +79,23 @@ pub(crate) async fn handle(
         port: coordinator.port,
         ..FindCoordinatorResponse::default()
     }
+}
+
+fn nowhere(error: ErrorCode, message: &'static str) -> Coordinator {
+    Coordinator {
+        node_id: -1,
+        port: -1,
+        error_code: error.code(),
+        error_message: Some(Str::from(message)),
+        ..Coordinator::default()
+    }
+}
+
+/// Whether the key is `group:topic id:partition`. The group may hold colons, so that it is read from the end.
+fn is_share_partition(key: &str) -> bool {
+    let mut parts = key.rsplitn(3, ':');
+    let (partition, topic, group) = (parts.next(), parts.next(), parts.next());
+    partition.is_some_and(|partition| partition.parse::<i32>().is_ok())
+        && topic.is_some_and(|topic| topic.parse::<Uuid>().is_ok())
+        && group.is_some_and(|group| !group.trim().is_empty())
 }

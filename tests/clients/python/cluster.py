@@ -14,13 +14,13 @@ WORK = os.environ["WORK"]
 # A broker whose groups notice within seconds who crashed, for consumer groups of both protocols.
 FAST_GROUPS = {
     "group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 300,
-    "group.consumer.min.session.timeout.ms": 1000, "group.consumer.session.timeout.ms": 3000,
+    "group.consumer.min.session.timeout.ms": 1000, "group.consumer.session.timeout.ms": 5000,
     "group.consumer.assignment.interval.ms": 100, "group.initial.rebalance.delay.ms": 0,
 }
 # The same for share groups, whose locks may be as short as a test wants.
 FAST_SHARE_GROUPS = {
     "group.share.min.heartbeat.interval.ms": 100, "group.share.heartbeat.interval.ms": 300,
-    "group.share.min.session.timeout.ms": 1000, "group.share.session.timeout.ms": 3000,
+    "group.share.min.session.timeout.ms": 1000, "group.share.session.timeout.ms": 10_000,
     "group.share.assignment.interval.ms": 100, "group.share.min.record.lock.duration.ms": 1000,
 }
 

@@ -44,7 +44,7 @@ func fast(group string) {
 	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
 	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeGroupConfig, group
 	for name, value := range map[string]string{
-		"consumer.session.timeout.ms": "3000", "consumer.heartbeat.interval.ms": "300", "consumer.assignment.interval.ms": "100",
+		"consumer.session.timeout.ms": "5000", "consumer.heartbeat.interval.ms": "300", "consumer.assignment.interval.ms": "100",
 	} {
 		config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
 		config.Name, config.Value = name, kmsg.StringPtr(value)

@@ -30,6 +30,13 @@ SOON = {"reconnect.backoff.ms": 5, "reconnect.backoff.max.ms": 40, "retry.backof
 STEP_MS, WINDOW_MS = 10_000, 60_000
 BEGIN_MS = int(time.time() * 1000) // WINDOW_MS * WINDOW_MS - 6 * 3_600_000
 
+# A broker whose groups start at once and notice soon who is gone.
+SETTINGS = {
+    "group.initial.rebalance.delay.ms": 0, "group.streams.initial.rebalance.delay.ms": 0,
+    "group.streams.min.heartbeat.interval.ms": 100, "group.streams.heartbeat.interval.ms": 300,
+    "group.streams.min.session.timeout.ms": 1000, "group.streams.session.timeout.ms": 6000,
+}
+
 
 def compile_application():
     """Compiled once: a start from the source would compile at every start. Gives the class path."""

@@ -8,17 +8,11 @@ import time
 from confluent_kafka.admin import ConfigResource, ResourceType
 
 from application import (
-    GROUP, KILLS, PARTITIONS, Application, Feeder, Reader, check_outputs, compile_application, prepare, wait_moving, wait_shared,
+    GROUP, KILLS, PARTITIONS, SETTINGS, Application, Feeder, Reader, check_outputs, compile_application, prepare, wait_moving, wait_shared,
 )
 
 from checks import kafka_tool, must, ok, wait_for
 from cluster import Broker
-
-SETTINGS = {
-    "group.initial.rebalance.delay.ms": 0, "group.streams.initial.rebalance.delay.ms": 0,
-    "group.streams.min.heartbeat.interval.ms": 100, "group.streams.heartbeat.interval.ms": 300,
-    "group.streams.min.session.timeout.ms": 1000, "group.streams.session.timeout.ms": 6000,
-}
 
 
 class Run:

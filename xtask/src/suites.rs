@@ -196,7 +196,7 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "streams",
-        proves: "Kafka Streams with exactly_once_v2 over kills of the broker: every update once and in order",
+        proves: "Kafka Streams with exactly_once_v2 over kills of the broker and a change of protocol: every update once and in order",
         needs: &[Needs::Kafka, Needs::Python],
         program: Program::Python("tests/streams/suite.py"),
         host: Host::Own,

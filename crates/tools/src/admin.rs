@@ -84,6 +84,10 @@ pub(crate) fn default_message(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::UnknownTopicId => "This server does not host this topic ID.",
         ErrorCode::CoordinatorNotAvailable => "The coordinator is not available.",
         ErrorCode::GroupIdNotFound => "The group id does not exist.",
+        ErrorCode::InvalidGroupId => "The group id is invalid.",
+        ErrorCode::GroupSubscribedToTopic => {
+            "Deleting offsets of a topic is forbidden while the consumer group is actively subscribed to it."
+        }
         ErrorCode::NonEmptyGroup => "The group is not empty.",
         ErrorCode::UnsupportedVersion => "The version of API is not supported.",
         _ => return None,

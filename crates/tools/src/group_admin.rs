@@ -319,18 +319,20 @@ pub(crate) async fn commit(
         .version_of::<OffsetCommitRequest>(coordinator)
         .await?
         .min(9);
-    for topic in client
-        .send_version_to(coordinator, &request, version)
-        .await?
-        .topics
-    {
-        for one in topic.partitions {
-            if ErrorCode::from_code(one.error_code) != ErrorCode::None {
-                admin::check(one.error_code, None)?;
-            }
-        }
+    let response = client.send_version_to(coordinator, &request, version).await?;
+    let topics = response.topics.iter();
+    let partitions = topics.flat_map(|topic| topic.partitions.iter().map(move |one| (&topic.name, one)));
+    let failed: Vec<String> = partitions
+        .filter(|(_, one)| one.error_code != 0)
+        .map(|(topic, one)| format!("{topic}-{}", one.partition_index))
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(ToolError::Failed(format!(
+        "Failed altering group offsets for the following partitions: [{}]",
+        failed.join(", ")
+    )))
 }
 
 /// What became of a wish to delete offsets: the whole of it, and each partition.

@@ -23,6 +23,17 @@ pub(crate) const SCENARIOS: [&str; 8] = [
 
 pub(crate) type Plan = BTreeMap<TopicPartition, i64>;
 
+/// Plans as `--from-file` reads them: without the group where there is but one.
+pub(crate) fn print_csv(plans: &BTreeMap<Str, Plan>, single: bool) {
+    for (id, plan) in plans {
+        for ((topic, partition), offset) in plan {
+            let group = if single { String::new() } else { format!("{id},") };
+            println!("{group}{topic},{partition},{offset}");
+        }
+    }
+    println!();
+}
+
 /// The table of what a reset gives, or would give.
 pub(crate) fn print_plans(plans: &BTreeMap<Str, Plan>) {
     let rows: Vec<[String; 4]> = plans

@@ -25,6 +25,7 @@ mod log_dirs;
 mod options;
 mod perf;
 mod share_groups;
+mod streams_groups;
 mod topics;
 
 use std::ffi::OsString;
@@ -77,6 +78,7 @@ const TOOLS: &[(&str, Main)] = &[
     ("kafka-log-dirs", log_dirs::main),
     ("kafka-producer-perf-test", perf::producer::main),
     ("kafka-share-groups", share_groups::main),
+    ("kafka-streams-groups", streams_groups::main),
     ("kafka-topics", topics::main),
 ];
 

@@ -7,7 +7,7 @@ use milena_protocol::Str;
 
 use super::{group, wanted_groups};
 use crate::group_admin::{TopicPartition, commit, committed, partitions_named, print_error};
-use crate::group_resets::{Plan, from_file, print_plans, scenario, within_range};
+use crate::group_resets::{Plan, from_file, print_csv, print_plans, scenario, within_range};
 use crate::options::Options;
 use crate::{ToolError, ToolResult};
 
@@ -34,14 +34,7 @@ pub(super) async fn run(client: &mut Client, options: &Options) -> ToolResult {
         plans.insert(id.clone(), plan);
     }
     if options.has("export") {
-        let single = options.all("group").len() == 1;
-        for (id, plan) in &plans {
-            for ((topic, partition), offset) in plan {
-                let group = if single { String::new() } else { format!("{id},") };
-                println!("{group}{topic},{partition},{offset}");
-            }
-        }
-        println!();
+        print_csv(&plans, options.all("group").len() == 1);
     } else {
         print_plans(&plans);
     }

@@ -5,8 +5,8 @@
 //! the status of later heartbeats, as Kafka tells them.
 //!
 //! Differences from Kafka: a member that says that it has other tasks than it was given is told them again, as the answer
-//! that gave them may be lost; Kafka tells them once, and leaves the member without. With source topics missing, members with an endpoint are told without partitions, where Kafka
-//! fails with UNKNOWN_SERVER_ERROR.
+//! that gave them may be lost; Kafka tells them once, and leaves the member without. With source topics missing, members
+//! with an endpoint are told without partitions, where Kafka fails with UNKNOWN_SERVER_ERROR.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -24,9 +24,10 @@ use milena_protocol::messages::{
     ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest, OffsetCommitRequest,
     OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
     PushTelemetryRequest, ReadShareGroupStateRequest, ReadShareGroupStateSummaryRequest,
-    RemoveRaftVoterRequest, ShareGroupDescribeRequest, ShareGroupHeartbeatRequest,
-    StreamsGroupDescribeRequest, StreamsGroupHeartbeatRequest, SyncGroupRequest, TxnOffsetCommitRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest, WriteShareGroupStateRequest, WriteTxnMarkersRequest,
+    RemoveRaftVoterRequest, ShareAcknowledgeRequest, ShareFetchRequest, ShareGroupDescribeRequest,
+    ShareGroupHeartbeatRequest, StreamsGroupDescribeRequest, StreamsGroupHeartbeatRequest, SyncGroupRequest,
+    TxnOffsetCommitRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, WriteShareGroupStateRequest,
+    WriteTxnMarkersRequest,
 };
 use milena_protocol::{ApiKey, Chunk, Message, Reader, Request, Str};
 use tracing::debug;
@@ -143,6 +144,8 @@ apis! {
     RemoveRaftVoter: RemoveRaftVoterRequest => handlers::remove_raft_voter,
     StreamsGroupHeartbeat: StreamsGroupHeartbeatRequest => handlers::streams_group_heartbeat,
     StreamsGroupDescribe: StreamsGroupDescribeRequest => handlers::streams_group_describe,
+    ShareFetch: ShareFetchRequest => handlers::share_fetch,
+    ShareAcknowledge: ShareAcknowledgeRequest => handlers::share_acknowledge,
     InitializeShareGroupState: InitializeShareGroupStateRequest => handlers::initialize_share_group_state,
     ReadShareGroupState: ReadShareGroupStateRequest => handlers::read_share_group_state,
     WriteShareGroupState: WriteShareGroupStateRequest => handlers::write_share_group_state,

@@ -169,6 +169,13 @@ impl<'a> GroupSettings<'a> {
         i32::try_from(value).unwrap_or(i32::MAX)
     }
 
+    /// A setting of the broker about groups, that is an INT.
+    #[must_use]
+    pub fn of_broker(&self, name: &str) -> i32 {
+        let value = self.config.layers().integer(name).ok().flatten();
+        i32::try_from(value.unwrap_or_default()).unwrap_or(i32::MAX)
+    }
+
     /// A group config that is a STRING.
     #[must_use]
     pub fn text(&self, name: &str) -> String {

@@ -111,6 +111,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn info(&self) -> Arc<ConnectionInfo> {
+        Arc::clone(&self.info)
+    }
+
     /// Serves the connection until it ends.
     pub(super) async fn run(mut self) -> End {
         let stopped = self.shared.broker.stop.stopped();

@@ -309,7 +309,10 @@ async fn serve(
     listener: Arc<str>,
     peer: SocketAddr,
 ) {
-    match connection.run().await {
+    let info = connection.info();
+    let end = connection.run().await;
+    shared.broker.share.disconnected(&info);
+    match end {
         End::Quiet => {}
         End::Idle => debug!("closed the idle connection from {peer} on {listener}"),
         End::Failed(error) => debug!("connection from {peer} on {listener} failed: {error}"),

@@ -16,6 +16,7 @@ use milena_protocol::{ErrorCode, Str};
 
 use crate::broker::Broker;
 use crate::context::RequestContext;
+use crate::groups::settings::share_groups_are_on;
 use crate::outcome::{BoxFuture, Outcome};
 use crate::share::sessions::{FINAL_EPOCH, TopicPartition};
 use crate::share::settings::{self, ShareSettings};
@@ -114,7 +115,7 @@ pub(super) fn identify(
     group: Option<&Str>,
     member: Option<&Str>,
 ) -> Result<(Str, Str), ErrorCode> {
-    if !settings::share_groups_are_on(broker) {
+    if !share_groups_are_on(broker) {
         return Err(ErrorCode::UnsupportedVersion);
     }
     let group = group.ok_or(ErrorCode::InvalidRequest)?;

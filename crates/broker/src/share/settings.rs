@@ -23,11 +23,6 @@ pub(crate) struct ShareSettings {
     pub(crate) reset: OffsetReset,
 }
 
-/// Whether ShareFetch and ShareAcknowledge are answered.
-pub(crate) fn share_groups_are_on(_broker: &Broker) -> bool {
-    true
-}
-
 pub(crate) fn of_group(broker: &Broker, group_id: &str) -> ShareSettings {
     let config = broker.topics.settings().current();
     let overrides = broker.group_configs.current().of(group_id);

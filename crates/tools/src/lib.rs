@@ -69,6 +69,7 @@ const TOOLS: &[(&str, Main)] = &[
     ("kafka-configs", configs::main),
     ("kafka-console-consumer", console::consumer::main),
     ("kafka-console-producer", console::producer::main),
+    ("kafka-console-share-consumer", console::share_consumer::main),
     ("kafka-consumer-groups", consumer_groups::main),
     ("kafka-consumer-perf-test", perf::consumer::main),
     ("kafka-delete-records", delete_records::main),

@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use super::format::{Format, Shown};
 use super::{apply, client_properties, pairs};
 use crate::options::{Options, Spec, switch, valued};
 use crate::{ToolError, ToolResult};
@@ -75,7 +76,7 @@ const SPEC: Spec = Spec {
         valued(
             "formatter-property",
             "String: prop",
-            "print.timestamp, print.key, print.offset, print.partition, print.headers, print.value, key.separator, line.separator, headers.separator, null.literal as name=value.",
+            "print.timestamp, print.key, print.offset, print.delivery, print.epoch, print.partition, print.headers, print.value, key.separator, line.separator, headers.separator, null.literal as name=value.",
         ),
         valued(
             "consumer-property",
@@ -172,100 +173,25 @@ fn check(options: &Options) -> ToolResult {
     Ok(())
 }
 
-/// What of a record is printed.
-#[derive(Debug)]
-struct Format {
-    timestamp: bool,
-    partition: bool,
-    offset: bool,
-    headers: bool,
-    key: bool,
-    value: bool,
-    key_separator: String,
-    line_separator: String,
-    headers_separator: String,
-    null_literal: String,
-}
-
-impl Format {
-    fn new(properties: &[(String, String)]) -> ToolResult<Self> {
-        let mut format = Self {
-            timestamp: false,
-            partition: false,
-            offset: false,
-            headers: false,
-            key: false,
-            value: true,
-            key_separator: "\t".into(),
-            line_separator: "\n".into(),
-            headers_separator: ",".into(),
-            null_literal: "null".into(),
-        };
-        for (name, value) in properties {
-            let truth = value.trim().eq_ignore_ascii_case("true");
-            match name.as_str() {
-                "print.timestamp" => format.timestamp = truth,
-                "print.partition" => format.partition = truth,
-                "print.offset" => format.offset = truth,
-                "print.headers" => format.headers = truth,
-                "print.key" => format.key = truth,
-                "print.value" => format.value = truth,
-                "key.separator" => format.key_separator.clone_from(value),
-                "line.separator" => format.line_separator.clone_from(value),
-                "headers.separator" => format.headers_separator.clone_from(value),
-                "null.literal" => format.null_literal.clone_from(value),
-                other => {
-                    return Err(ToolError::Usage(format!(
-                        "{other} is no property of the message formatter"
-                    )));
-                }
-            }
-        }
-        Ok(format)
-    }
-
-    fn write(&self, out: &mut impl Write, message: &BorrowedMessage<'_>) -> std::io::Result<()> {
-        let null = self.null_literal.as_bytes();
-        let mut columns: Vec<Vec<u8>> = Vec::new();
-        if self.timestamp {
-            columns.push(match message.timestamp() {
-                Timestamp::CreateTime(ms) => format!("CreateTime:{ms}").into_bytes(),
-                Timestamp::LogAppendTime(ms) => format!("LogAppendTime:{ms}").into_bytes(),
-                Timestamp::NotAvailable => b"NO_TIMESTAMP".to_vec(),
-            });
-        }
-        if self.partition {
-            columns.push(format!("Partition:{}", message.partition()).into_bytes());
-        }
-        if self.offset {
-            columns.push(format!("Offset:{}", message.offset()).into_bytes());
-        }
-        if self.headers {
-            columns.push(self.headers(message));
-        }
-        if self.key {
-            columns.push(message.key().unwrap_or(null).to_vec());
-        }
-        if self.value {
-            columns.push(message.payload().unwrap_or(null).to_vec());
-        }
-        out.write_all(&columns.join(self.key_separator.as_bytes()))?;
-        out.write_all(self.line_separator.as_bytes())
-    }
-
-    fn headers(&self, message: &BorrowedMessage<'_>) -> Vec<u8> {
-        let Some(headers) = message.headers().filter(|headers| headers.count() > 0) else {
-            return b"NO_HEADERS".to_vec();
-        };
-        let texts: Vec<Vec<u8>> = headers
-            .iter()
-            .map(|header| {
-                let mut text = format!("{}:", header.key).into_bytes();
-                text.extend_from_slice(header.value.unwrap_or(self.null_literal.as_bytes()));
-                text
-            })
-            .collect();
-        texts.join(self.headers_separator.as_bytes())
+/// A record of librdkafka's as it is printed.
+fn shown<'a>(message: &'a BorrowedMessage<'_>) -> Shown<'a> {
+    Shown {
+        timestamp: match message.timestamp() {
+            Timestamp::CreateTime(ms) => Some(("CreateTime", ms)),
+            Timestamp::LogAppendTime(ms) => Some(("LogAppendTime", ms)),
+            Timestamp::NotAvailable => None,
+        },
+        partition: message.partition(),
+        offset: message.offset(),
+        delivery: None,
+        headers: message.headers().map_or_else(Vec::new, |headers| {
+            let headers = headers.iter();
+            headers
+                .map(|header| (header.key.as_bytes(), header.value))
+                .collect()
+        }),
+        key: message.key(),
+        value: message.payload(),
     }
 }
 
@@ -352,7 +278,7 @@ fn start(options: &Options, consumer: &BaseConsumer) -> ToolResult {
 }
 
 /// Becomes true when the process is asked to stop.
-fn stop_flag() -> ToolResult<Arc<AtomicBool>> {
+pub(super) fn stop_flag() -> ToolResult<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -393,7 +319,7 @@ fn run(options: &Options) -> ToolResult<bool> {
             Some(Ok(message)) => {
                 last = Instant::now();
                 // Whoever read the output has gone.
-                if format.write(&mut out, &message).is_err() {
+                if format.write(&mut out, &shown(&message)).is_err() {
                     break;
                 }
                 count += 1;

@@ -1,7 +1,12 @@
-//! The console producer and consumer, on librdkafka, as full clients are others' work.
+//! The console producer and consumer, on librdkafka, as full clients are others' work, and the console share consumer,
+//! which librdkafka has no client for.
 
+mod acknowledge;
 pub(crate) mod consumer;
+mod format;
 pub(crate) mod producer;
+pub(crate) mod share_consumer;
+mod share_member;
 
 use rdkafka::ClientConfig;
 

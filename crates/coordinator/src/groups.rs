@@ -414,8 +414,9 @@ impl Groups {
         let (mut step, groups) = self.step(now_ms, effects);
         let group = groups.get_mut(&request.group_id);
         if request.member_epoch < 0 {
-            let group = group.and_then(Group::consumer_mut);
             let group = group.ok_or_else(|| no_group(&request.group_id))?;
+            let not_one = || not_a_consumer_group(&request.group_id);
+            let group = group.consumer_mut().ok_or_else(not_one)?;
             let left = group.leave(&mut step, request)?;
             if let Some(group) = groups.get_mut(&request.group_id) {
                 group.become_classic_if_it_is(&mut step);

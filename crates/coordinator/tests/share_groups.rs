@@ -240,26 +240,26 @@ fn a_partition_is_assigned_only_when_its_state_is_initialized() {
     let mut bench = Bench::new();
     bench.topic("t", 3);
     let (joined, initialize) = bench.join("a", &["t"]);
-    assert_eq!((joined.member_epoch, given(&joined)), (1, Some(BTreeMap::new())));
+    assert_eq!((joined.member_epoch, given(&joined)), (2, Some(BTreeMap::new())));
     assert_eq!(asked(&initialize), partitions("t", 3));
     let state = &initialize.unwrap().topics[0].partitions[0];
-    assert_eq!((state.state_epoch, state.start_offset), (1, -1));
+    assert_eq!((state.state_epoch, state.start_offset), (2, -1));
 
     // It was asked for: nobody asks again, and nobody has it yet.
-    let (waits, again) = bench.heartbeat("a", 1, None);
-    assert_eq!((waits.member_epoch, given(&waits), again), (1, None, None));
+    let (waits, again) = bench.heartbeat("a", 2, None);
+    assert_eq!((waits.member_epoch, given(&waits), again), (2, None, None));
     bench.initialized(&BTreeMap::from([(topic_id("t"), BTreeSet::from([0, 2]))]));
-    let (some, _) = bench.heartbeat("a", 1, None);
+    let (some, _) = bench.heartbeat("a", 2, None);
     let two = BTreeMap::from([(topic_id("t"), BTreeSet::from([0, 2]))]);
-    assert_eq!((some.member_epoch, given(&some)), (2, Some(two)));
+    assert_eq!((some.member_epoch, given(&some)), (3, Some(two)));
     bench.initialized(&partitions("t", 3));
-    let (all, _) = bench.heartbeat("a", 2, None);
-    assert_eq!((all.member_epoch, given(&all)), (3, Some(partitions("t", 3))));
-    let (rest, none) = bench.heartbeat("a", 3, None);
-    assert_eq!((rest.member_epoch, given(&rest), none), (3, None, None));
+    let (all, _) = bench.heartbeat("a", 3, None);
+    assert_eq!((all.member_epoch, given(&all)), (4, Some(partitions("t", 3))));
+    let (rest, none) = bench.heartbeat("a", 4, None);
+    assert_eq!((rest.member_epoch, given(&rest), none), (4, None, None));
     bench.restart();
-    let (rest, none) = bench.heartbeat("a", 3, None);
-    assert_eq!((rest.member_epoch, given(&rest), none), (3, None, None));
+    let (rest, none) = bench.heartbeat("a", 4, None);
+    assert_eq!((rest.member_epoch, given(&rest), none), (4, None, None));
 }
 
 #[test]
@@ -271,16 +271,16 @@ fn an_initialization_that_fails_or_is_not_heard_of_is_asked_for_again() {
         .groups
         .share_states_not_initialized(1_000, &text(GROUP), &partitions("t", 2));
     bench.store(&effects);
-    let (_, again) = bench.heartbeat("a", 1, None);
+    let (_, again) = bench.heartbeat("a", 2, None);
     assert_eq!(asked(&again), partitions("t", 2));
     bench.now_ms += 29_999;
-    assert_eq!(bench.heartbeat("a", 1, None).1, None);
+    assert_eq!(bench.heartbeat("a", 2, None).1, None);
     bench.now_ms += 1;
-    let (_, again) = bench.heartbeat("a", 1, None);
+    let (_, again) = bench.heartbeat("a", 2, None);
     assert_eq!(asked(&again), partitions("t", 2));
     // A restart does not know what became of it.
     bench.restart();
-    assert_eq!(asked(&bench.heartbeat("a", 1, None).1), partitions("t", 2));
+    assert_eq!(asked(&bench.heartbeat("a", 2, None).1), partitions("t", 2));
 }
 
 #[test]
@@ -337,32 +337,32 @@ fn epochs_are_fenced_and_a_lost_reply_is_forgiven() {
     let mut bench = Bench::new();
     bench.topic("t", 1);
     let epoch = bench.settled("a", "t", 1);
-    assert_eq!(epoch, 2);
+    assert_eq!(epoch, 3);
     let code = |bench: &mut Bench, member: &str, epoch: i32| {
         let (response, _) = bench.heartbeat(member, epoch, None);
         (error(response.error_code), response.error_message)
     };
-    assert_eq!(code(&mut bench, "a", 1), (ErrorCode::None, None));
-    let (greater, sentence) = code(&mut bench, "a", 3);
+    assert_eq!(code(&mut bench, "a", 2), (ErrorCode::None, None));
+    let (greater, sentence) = code(&mut bench, "a", 4);
     assert_eq!(greater, ErrorCode::FencedMemberEpoch);
     assert!(
         sentence
             .unwrap()
-            .starts_with("The share group member has a greater member epoch (3)")
+            .starts_with("The share group member has a greater member epoch (4)")
     );
     bench.join("b", &["t"]);
-    bench.heartbeat("a", 2, None);
-    let (smaller, sentence) = code(&mut bench, "a", 1);
+    bench.heartbeat("a", 3, None);
+    let (smaller, sentence) = code(&mut bench, "a", 2);
     assert_eq!(smaller, ErrorCode::FencedMemberEpoch);
     assert!(
         sentence
             .unwrap()
-            .contains("does not match the previous member epoch (2)")
+            .contains("does not match the previous member epoch (3)")
     );
     assert_eq!(code(&mut bench, "nobody", 1).0, ErrorCode::UnknownMemberId);
     // Zero joins again, whatever was before.
     let (again, _) = bench.join("a", &["t"]);
-    assert_eq!((again.member_epoch, given(&again)), (3, Some(partitions("t", 1))));
+    assert_eq!((again.member_epoch, given(&again)), (4, Some(partitions("t", 1))));
 }
 
 #[test]
@@ -451,13 +451,13 @@ fn the_assignment_is_computed_anew_only_once_per_interval() {
     bench.topic("t", 2);
     bench.join("a", &["t"]);
     bench.initialized(&partitions("t", 2));
-    let (waits, _) = bench.heartbeat("a", 1, None);
-    assert_eq!((waits.member_epoch, given(&waits)), (1, None));
+    let (waits, _) = bench.heartbeat("a", 2, None);
+    assert_eq!((waits.member_epoch, given(&waits)), (2, None));
     bench.now_ms += 1_000;
-    let (assigned, _) = bench.heartbeat("a", 1, None);
+    let (assigned, _) = bench.heartbeat("a", 2, None);
     assert_eq!(
         (assigned.member_epoch, given(&assigned)),
-        (2, Some(partitions("t", 2)))
+        (3, Some(partitions("t", 2)))
     );
 }
 

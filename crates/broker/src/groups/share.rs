@@ -113,7 +113,7 @@ fn failed_topics(response: DeleteShareGroupStateResponse) -> BTreeMap<Uuid, Erro
 pub(crate) fn sentence(error: ErrorCode) -> Option<Str> {
     let sentence = match error {
         ErrorCode::UnsupportedVersion => "The version of API is not supported.",
-        ErrorCode::InvalidGroupId => "The configured groupId is invalid.",
+        ErrorCode::InvalidGroupId => "The group id is invalid.",
         ErrorCode::CoordinatorNotAvailable => "The coordinator is not available.",
         ErrorCode::CoordinatorLoadInProgress => {
             "The coordinator is loading and hence can't process requests."

@@ -40,7 +40,10 @@ pub(crate) async fn handle(
             _ => false,
         };
         if !is_known {
-            return nowhere(ErrorCode::InvalidRequest, INVALID_REQUEST);
+            // Kafka says nothing of one among several.
+            let is_silent = request.key_type == SHARE && context.api_version >= BATCHED_VERSION;
+            let sentence = if is_silent { "" } else { INVALID_REQUEST };
+            return nowhere(ErrorCode::InvalidRequest, sentence);
         }
         match &endpoint {
             Some(endpoint) => Coordinator {

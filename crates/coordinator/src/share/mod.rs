@@ -62,6 +62,9 @@ pub const SHARE_ASSIGNOR: &str = "simple";
 /// The protocol type that ListGroups gives.
 pub(crate) const SHARE_PROTOCOL_TYPE: &str = "share";
 
+/// The epoch of a group before anything has happened in it.
+const FIRST_EPOCH: i32 = 1;
+
 #[derive(Debug)]
 pub(crate) struct ShareGroup {
     pub(crate) id: Str,
@@ -84,11 +87,11 @@ impl ShareGroup {
     pub(crate) fn new(id: Str) -> Self {
         Self {
             id,
-            epoch: 0,
+            epoch: FIRST_EPOCH,
             metadata_hash: 0,
             seen_image: None,
             settled_image: None,
-            assignment_epoch: 0,
+            assignment_epoch: FIRST_EPOCH,
             assigned_at_ms: 0,
             members: BTreeMap::new(),
             target: BTreeMap::new(),

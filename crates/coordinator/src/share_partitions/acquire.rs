@@ -64,6 +64,10 @@ pub(super) fn acquire(
     if ask.max_records <= 0 || last_read.last < in_flight.start {
         return Vec::new();
     }
+    // Read before the shard was loaded anew, and further than what is known now: what lies between would be lost.
+    if ask.fetch_offset > in_flight.end + i64::from(!in_flight.batches.is_empty()) {
+        return Vec::new();
+    }
     let Some((max_records, last)) = limits(in_flight, config, ask, last_read.last) else {
         return Vec::new();
     };
@@ -117,7 +121,6 @@ impl Acquiring<'_> {
     /// Goes through the batches in flight among what was read.
     fn among(&mut self, known: &[i64], base: i64, first: i64, last: i64) {
         let mut gap_start = base;
-        let mut last_known = base;
         for at in known {
             if self.left <= 0 {
                 break;
@@ -140,11 +143,13 @@ impl Acquiring<'_> {
                 break;
             }
         }
-        if let Some((_, batch)) = known.last().and_then(|at| self.in_flight.floor(*at)) {
-            last_known = last_known.max(batch.last);
-        }
-        if self.left > 0 && last_known < last {
-            self.new_records(last_known + 1, last);
+        let last_known = known.last().and_then(|at| self.in_flight.batches.get(at));
+        if let Some(last_known) = last_known.map(|batch| batch.last)
+            && self.left > 0
+            && last_known < last
+        {
+            let first = self.in_flight.start.max(last_known + 1);
+            self.new_records(first, last);
         }
         if let Some(latest) = self.acquired.last() {
             let behind = latest.last + 1;

@@ -86,7 +86,7 @@ impl Reading {
                 .fetch_start(&self.key, &settings.group, view, reset)
                 .await;
             let start = start.map_err(|_| plain(ErrorCode::CoordinatorNotAvailable))?;
-            match start.map_err(|(error, message)| (error, Some(Str::from(message))))? {
+            match start.map_err(|(error, _)| plain(error))? {
                 FetchStart::At(offset) => return Ok(Some(offset)),
                 FetchStart::Full => return Ok(None),
                 FetchStart::Reset if reset.is_some() => return Err(plain(ErrorCode::UnknownServerError)),

@@ -65,7 +65,11 @@ pub(super) fn acquire(
         return Vec::new();
     }
     // Read before the shard was loaded anew, and further than what is known now: what lies between would be lost.
-    if ask.fetch_offset > in_flight.end + i64::from(!in_flight.batches.is_empty()) {
+    let furthest = match in_flight.gap_start() {
+        Some(_) => in_flight.next_fetch_offset(),
+        None => in_flight.end + i64::from(!in_flight.batches.is_empty()),
+    };
+    if ask.fetch_offset > furthest {
         return Vec::new();
     }
     let Some((max_records, last)) = limits(in_flight, config, ask, last_read.last) else {

@@ -432,6 +432,9 @@ impl InFlight {
             return;
         }
         self.archive(self.start, log_start - 1, RecordState::Available);
+        if self.gap_start().is_some_and(|gap| gap < log_start) {
+            self.narrow_gap(log_start);
+        }
         self.may_be_available = true;
         self.start = log_start;
         self.end = self.end.max(log_start);

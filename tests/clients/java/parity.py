@@ -290,12 +290,135 @@ def consumer_groups():
     same("kafka-consumer-groups", "--reset-offsets", *group, "--all-topics", "--to-earliest", "--dry-run", sentence="kafka-consumer-groups --reset-offsets of a consumer group")
 
 
+def newer_groups():
+    """Groups of the newer types, once the broker has them; each kind has members, then none."""
+    known = ours("kafka-broker-api-versions", [])[1]
+    has = lambda api: f"{api}(" in known
+    if has("ShareGroupHeartbeat") and has("DescribeShareGroupOffsets"):
+        share_groups()
+    if has("StreamsGroupHeartbeat"):
+        streams_groups()
+    for filters in ([], ["--consumer"], ["--share"], ["--streams"], ["--group-type", "classic"], ["--group-type", "Consumer"], ["--protocol", "consumer"], ["--group-type", "classic", "--protocol", "none"], ["--group-type", "none"], ["--share", "--streams"]):
+        same("kafka-groups", "--list", *filters)
+    same("kafka-groups")
+
+
+def views(tool, group, *sorts):
+    for view in sorts:
+        same(tool, "--describe", "--group", group, *view)
+
+
+def share_groups():
+    tool, group = "kafka-share-groups", "share-own"
+    for name in (group, "share-group-owna", "share-group-ownb"):
+        code, _ = ours("kafka-configs", ["--alter", "--group", name, "--add-config", "share.auto.offset.reset=earliest"])
+        require(code == 0, "the share group reads from the start")
+    code, _ = theirs("kafka-topics", ["--create", "--topic", "share.own", "--partitions", "1"])
+    require(code == 0, "the topic is there")
+    code, _ = theirs("kafka-console-producer", ["--topic", "share.own"], "".join(f"record {number}\n" for number in range(10)))
+    require(code == 0, "the records are there")
+    columns = ["print.delivery=true", "print.offset=true", "print.partition=true", "print.epoch=true", "print.headers=true", "print.key=true"]
+    columns = [part for one in columns for part in ("--formatter-property", one)]
+    for acknowledgement in ([], ["--release"], ["--reject"]):
+        alike("kafka-console-share-consumer", "--topic", "share.own", "--group", "share-group-OWN", "--max-messages", "2", *columns, *acknowledgement)
+    alike("kafka-console-share-consumer", "--topic", "share.own", "--group", "share-group-OWN", "--reject", "--release")
+    alike("kafka-console-share-consumer", "--group", "share-group-OWN")
+    for name in ("share-group-owna", "share-group-ownb"):
+        views(tool, name, [], ["--verbose"], ["--members"], ["--state", "--verbose"])
+    member = Process([f"{KAFKA_BIN}/kafka-console-share-consumer", *BOOTSTRAP, "--topic", "share.own", "--group", group])
+    member.line_with("record 9")
+    settled = lambda: [line for line in ours(tool, ["--describe", "--group", group])[1].splitlines() if line.split()[-1:] == ["0"]]
+    wait_for("all records are acknowledged", settled)
+    same(tool, "--list")
+    same(tool, "--list", "--state")
+    same(tool, "--list", "--state", "stable,Empty")
+    same(tool, "--list", "--state", "none")
+    views(tool, group, [], ["--offsets", "--verbose"], ["--members"], ["--members", "--verbose"], ["--state"], ["--state", "--verbose"], ["--state", "Empty"])
+    same(tool, "--describe", "--all-groups", "--state")
+    views(tool, "none", [], ["--members"])
+    same(tool, "--describe", "--group", "group-modern", "--state", sentence=f"{tool} --describe of a group of another type")
+    same(tool, "--delete", "--group", group, "--group", "none", sentence=f"{tool} --delete of a group with a member")
+    same(tool, "--reset-offsets", "--group", group, "--all-topics", "--to-earliest", "--dry-run", sentence=f"{tool} --reset-offsets of a group with a member")
+    same(tool, "--delete-offsets", "--group", group, "--topic", "share.own", sentence=f"{tool} --delete-offsets of a group with a member")
+    member.interrupt()
+    wait_for("the member has left", lambda: "Empty" in ours(tool, ["--describe", "--group", group, "--state"])[1])
+    reset = ["--reset-offsets", "--group", group]
+    for scenario in (["--to-earliest"], ["--to-latest"], ["--to-datetime", "2020-01-01T00:00:00.000"], ["--to-datetime", "2020-01-01"], []):
+        same(tool, *reset, "--all-topics", "--dry-run", *scenario)
+    for topic in ("share.own", "share.own:0", "share.own:7", "none", "none:0"):
+        same(tool, *reset, "--topic", topic, "--to-earliest", "--dry-run")
+    same(tool, *reset, "--all-topics", "--to-earliest")
+    alike(tool, "--reset-offsets", "--group", "share-group-OWN", "--topic", "share.own", "--to-earliest", "--execute")
+    alike("kafka-console-share-consumer", "--topic", "share.own", "--group", "share-group-OWN", "--max-messages", "10")
+    alike(tool, "--delete-offsets", "--group", "share-group-OWN", "--topic", "none")
+    alike(tool, "--delete-offsets", "--group", "share-group-OWN", "--topic", "share.own")
+    alike(tool, "--describe", "--group", "share-group-OWN")
+    alike(tool, "--delete", "--group", "share-group-OWN")
+    alike(tool, "--delete", "--group", "share-group-OWN")
+    same(tool)
+
+
+def streams_member(application):
+    libraries = os.path.join(os.path.dirname(KAFKA_BIN.rstrip("/")), "libs")
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "StreamsGroup.java")
+    state = os.path.join(WORK, f"state-{application}")
+    return Process(["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{libraries}/*", program, BOOTSTRAP[1], application, "streams.in", "streams.out", state])
+
+
+def streams_groups():
+    tool, group = "kafka-streams-groups", "streams-owna"
+    for topic in ("streams.in", "streams.out"):
+        code, _ = theirs("kafka-topics", ["--create", "--topic", topic, "--partitions", "1"])
+        require(code == 0, "the topic is there")
+    code, _ = theirs("kafka-console-producer", ["--topic", "streams.in"], "".join(f"record {number}\n" for number in range(10)))
+    require(code == 0, "the records are there")
+    members = [streams_member(f"streams-{name}") for name in ("owna", "ownb")]
+    for member in members:
+        member.line_with("state RUNNING", 120)
+    read = lambda name: [line for line in ours(tool, ["--describe", "--group", name, "--verbose"])[1].splitlines() if line.split()[-1:] == ["0"] and "-" not in line.split()[3:]]
+    wait_for("all records are read", lambda: all(len(read(f"streams-{name}")) == 2 for name in ("owna", "ownb")))
+    same(tool, "--list")
+    same(tool, "--list", "--state")
+    same(tool, "--list", "--state", "stable,NotReady")
+    same(tool, "--list", "--state", "none")
+    views(tool, group, [], ["--offsets"], ["--verbose"], ["--members"], ["--members", "--verbose"], ["--state"], ["--state", "--verbose"])
+    same(tool, "--describe", "--all-groups", "--state")
+    views(tool, "none", [], ["--members"])
+    same(tool, "--describe", "--group", "group-modern", sentence=f"{tool} --describe of a group of another type")
+    reset = ["--reset-offsets", "--group", group, "--dry-run"]
+    same(tool, *reset, "--all-input-topics", "--to-earliest", sentence=f"{tool} --reset-offsets of a group with a member")
+    same(tool, "--delete", "--group", group, "--group", "none", sentence=f"{tool} --delete of a group with a member")
+    same(tool, "--delete-offsets", "--group", group, "--all-input-topics", sentence=f"{tool} --delete-offsets of a group with a member")
+    for member in members:
+        member.child.stdin.close()
+        member.line_with("state NOT_RUNNING")
+    wait_for("the members have left", lambda: "Stable" not in ours(tool, ["--list", "--state"])[1])
+    views(tool, group, [], ["--members"], ["--state", "--verbose"])
+    for scenario in (["--to-earliest"], ["--to-latest"], ["--to-current"], ["--shift-by", "-3"], ["--to-offset", "4"], ["--by-duration", "P1D"], ["--to-datetime", "2020-01-01T00:00:00.000"], ["--to-latest", "--export"], []):
+        same(tool, *reset, "--all-input-topics", *scenario)
+    for topic in ("streams.in", "streams.in:0", "streams.out", "none", "none:0"):
+        same(tool, *reset, "--input-topic", topic, "--to-earliest")
+    plan = os.path.join(WORK, "streams.csv")
+    with open(plan, "w") as file:
+        file.write("streams.in,0,3\n")
+    same(tool, *reset, "--from-file", plan, sentence=f"{tool} --reset-offsets --from-file")
+    same(tool, *reset, "--to-earliest")
+    alike(tool, "--reset-offsets", "--group", "streams-OWN", "--execute", "--all-input-topics", "--to-earliest", "--delete-internal-topic", "none")
+    alike(tool, "--delete-offsets", "--group", "streams-OWN", "--input-topic", "none")
+    alike(tool, "--delete-offsets", "--group", "streams-OWN", "--all-input-topics")
+    alike(tool, "--delete", "--group", "streams-OWN", "--delete-all-internal-topics")
+    alike(tool, "--delete", "--group", "streams-OWN")
+    same("kafka-topics", "--list")
+    same(tool)
+
+
 def main():
     topics()
     configs()
     consoles()
     offsets()
     groups()
+    newer_groups()
     deletions()
     loads()
     readers_that_leave()

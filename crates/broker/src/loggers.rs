@@ -20,7 +20,7 @@ const REQUESTS: &str = "kafka.request.logger";
 pub(crate) const REQUEST_TARGET: &str = "kafka::request::logger";
 
 /// Beside `root`: the parts that write lines, each with those before it.
-const KNOWN: [&str; 25] = [
+const KNOWN: [&str; 26] = [
     REQUESTS,
     "milena",
     "milena.serve",
@@ -32,6 +32,7 @@ const KNOWN: [&str; 25] = [
     "milena_broker.producer_ids",
     "milena_broker.settings",
     "milena_broker.shards",
+    "milena_broker.share",
     "milena_broker.topics",
     "milena_broker.transactions",
     "milena_log_disk",

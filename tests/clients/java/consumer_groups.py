@@ -2,7 +2,7 @@
 patterns that the broker resolves, choose its assignor, and take a classic group over one by one."""
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from driver import Java, compile_java
 
@@ -120,6 +120,10 @@ def patterns():
 
 def static_members():
     create("static")
+    # Who is away for a moment shall not be taken for gone, however busy the machine is.
+    session = ConfigEntry("consumer.session.timeout.ms", "30000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.GROUP, "static", incremental_configs=[session])
+    admin.incremental_alter_configs([resource])[resource].result()
     one, two = Member("one", "static", "static", group_instance_id="one"), Member("two", "static", "static", group_instance_id="two")
     wait_balanced([one, two], ["static"])
     had, others = one.owned(), two.owned()

@@ -1,4 +1,4 @@
-// franz-go in consumer groups of KIP-848: members join, leave, crash and come back as static members, follow a pattern that the
+// franz-go in consumer groups of KIP-848: members join, leave and crash, follow a pattern that the
 // broker resolves, and take a group of the classic protocol over while it is in use.
 package main
 
@@ -41,13 +41,11 @@ func create(topic string, partitions int32) {
 }
 
 // fast makes a group notice within seconds who crashed.
-func fast(group string) { configure(group, "5000") }
-
-func configure(group, session string) {
+func fast(group string) {
 	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
 	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeGroupConfig, group
 	for name, value := range map[string]string{
-		"consumer.session.timeout.ms": session, "consumer.heartbeat.interval.ms": "300", "consumer.assignment.interval.ms": "100",
+		"consumer.session.timeout.ms": "5000", "consumer.heartbeat.interval.ms": "300", "consumer.assignment.interval.ms": "100",
 	} {
 		config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
 		config.Name, config.Value = name, kmsg.StringPtr(value)
@@ -253,24 +251,6 @@ func patterns() {
 	follower.leave()
 }
 
-func staticMembers() {
-	create("g-static", checks.Partitions)
-	// Who is away for a moment shall not be taken for gone, however busy the machine is.
-	configure("g-static", "30000")
-	options := func(name string) []kgo.Opt {
-		return append(newProtocol(), kgo.ConsumeTopics("g-static"), kgo.InstanceID(name))
-	}
-	one, two := join("g-static", options("one")...), join("g-static", options("two")...)
-	waitBalanced("g-static", one, two)
-	had, others := one.owns(), two.owns()
-	one.leave()
-	again := join("g-static", options("one")...)
-	checks.WaitFor(fmt.Sprintf("it has what it had, %v", had), func() bool { return slices.Equal(again.owns(), had) })
-	checks.Must(slices.Equal(two.owns(), others), "a static member comes back to its partitions, and nobody else is bothered")
-	again.leave()
-	two.leave()
-}
-
 func upgrade() {
 	create("g-upgrade", checks.Partitions)
 	fast("g-upgrade")
@@ -310,6 +290,5 @@ func main() {
 	joiningAndLeaving()
 	crashing()
 	patterns()
-	staticMembers()
 	upgrade()
 }

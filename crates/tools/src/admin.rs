@@ -1,6 +1,7 @@
 //! What several commands ask of a cluster.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use milena_client::{Client, Options as ClientOptions};
@@ -8,7 +9,7 @@ use milena_protocol::messages::DescribeConfigsRequest;
 use milena_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use milena_protocol::messages::describe_configs_response::DescribeConfigsResult;
 use milena_protocol::messages::metadata_response::MetadataResponseTopic;
-use milena_protocol::{ErrorCode, Str};
+use milena_protocol::{ErrorCode, Str, Uuid};
 use regex_lite::Regex;
 
 use crate::options::{Options, load_properties, refuse_security};
@@ -159,6 +160,16 @@ pub(crate) async fn describe_configs(
     Ok(response.results)
 }
 
+/// A random id that, like Java's, does not begin with a dash, as a flag does.
+pub(crate) fn random_uuid() -> Uuid {
+    let mut bytes = [0; 16];
+    for half in bytes.chunks_mut(8) {
+        half.copy_from_slice(&RandomState::new().hash_one(std::process::id()).to_be_bytes());
+    }
+    bytes[0] &= 0x7f;
+    Uuid::from_bytes(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,5 +180,12 @@ mod tests {
         assert!(filter.allows("ml-events") && filter.allows("raw"));
         assert!(!filter.allows("raw-events") && !filter.allows("xml-"));
         assert!(TopicFilter::new("(").is_err());
+    }
+
+    #[test]
+    fn a_random_id_is_another_each_time_and_no_flag() {
+        let (one, other) = (random_uuid(), random_uuid());
+        assert_ne!(one, other);
+        assert!(!one.to_string().starts_with('-'));
     }
 }

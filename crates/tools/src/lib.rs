@@ -10,6 +10,7 @@ mod output;
 
 mod admin;
 mod broker_api_versions;
+mod client_metrics;
 mod config_arguments;
 mod config_quotas;
 mod configs;
@@ -66,6 +67,7 @@ type Main = fn(&[String]) -> ExitCode;
 
 const TOOLS: &[(&str, Main)] = &[
     ("kafka-broker-api-versions", broker_api_versions::main),
+    ("kafka-client-metrics", client_metrics::main),
     ("kafka-configs", configs::main),
     ("kafka-console-consumer", console::consumer::main),
     ("kafka-console-producer", console::producer::main),

@@ -133,6 +133,21 @@ def quotas():
     must(code == 0, "quotas of all users are deleted")
 
 
+def client_metrics():
+    tool = "kafka-client-metrics"
+    alike(tool, "--alter", "--name", "metrics-OWN", "--interval", "1000", "--metrics", "a,b", "--match", "client_id=x")
+    alike(tool, "--alter", "--name", "metrics-OWN", "--interval=")
+    alike(tool, "--alter", "--name", "metrics-OWN", "--interval", "1")
+    alike(tool, "--alter", "--name", "metrics-OWN", "--match", "none=1")
+    same(tool, "--list")
+    same(tool, "--describe")
+    same(tool, "--describe", "--name", "metrics-owna")
+    same(tool, "--describe", "--name", "none")
+    for wrong in (["--alter", "--interval", "5"], ["--alter", "--name", "n", "--interval", "x"], ["--delete"], ["--list", "--name", "n"], []):
+        same(tool, *wrong)
+    alike(tool, "--delete", "--name", "metrics-OWN")
+
+
 def consoles():
     lines = "h:1\tkey-1:one\nh:2,g:3\tkey-2:two\nh:4\tkey-1:NULL\n"
     format_in = ["parse.key=true", "key.separator=:", "parse.headers=true", "null.marker=NULL"]
@@ -415,6 +430,7 @@ def streams_groups():
 def main():
     topics()
     configs()
+    client_metrics()
     consoles()
     offsets()
     groups()

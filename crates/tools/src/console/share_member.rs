@@ -5,7 +5,6 @@
 //! acknowledged to somebody again. What nothing can be done about is an error.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use milena_client::{Client, ClientError, GROUP_COORDINATOR, Options as ClientOptions};
@@ -24,7 +23,7 @@ use milena_protocol::{ErrorCode, Str, Uuid};
 
 use super::acknowledge::{Acknowledge, Said, together, without};
 use crate::group_admin::Fault;
-use crate::{ToolError, ToolResult};
+use crate::{ToolError, ToolResult, admin};
 
 const JOINING: i32 = 0;
 const LEAVING: i32 = -1;
@@ -91,16 +90,6 @@ pub(super) struct Member {
     turn: VecDeque<i32>,
 }
 
-/// A random id in the form that the broker wants: a UUID that does not begin with a dash.
-fn member_id() -> Str {
-    let mut bytes = [0; 16];
-    for half in bytes.chunks_mut(8) {
-        half.copy_from_slice(&RandomState::new().hash_one(std::process::id()).to_be_bytes());
-    }
-    bytes[0] &= 0x7f;
-    Str::from(Uuid::from_bytes(bytes).to_string())
-}
-
 impl Member {
     /// # Errors
     /// When no broker answers.
@@ -109,7 +98,7 @@ impl Member {
         Ok(Self {
             wishes,
             client,
-            id: member_id(),
+            id: Str::from(admin::random_uuid().to_string()),
             epoch: JOINING,
             next_heartbeat: Instant::now(),
             assigned: BTreeSet::new(),
@@ -502,16 +491,4 @@ fn read_records(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_members_id_is_a_uuid_of_its_own() {
-        let (one, other) = (member_id(), member_id());
-        assert_ne!(one, other);
-        assert!(one.parse::<Uuid>().is_ok() && !one.starts_with('-'));
-    }
 }

@@ -14,6 +14,7 @@ mod lagging;
 mod offsets;
 mod produce;
 mod sessions;
+mod share;
 mod share_groups;
 mod streams_groups;
 mod transactions;

@@ -152,8 +152,7 @@ impl Acquiring<'_> {
             && self.left > 0
             && last_known < last
         {
-            let first = self.in_flight.start.max(last_known + 1);
-            self.new_records(first, last);
+            self.new_records(last_known + 1, last);
         }
         if let Some(latest) = self.acquired.last() {
             let behind = latest.last + 1;
@@ -265,7 +264,7 @@ impl Acquiring<'_> {
 
     /// Acquires what was not in flight before, between two offsets: whole batches of the log, unless strictly limited.
     fn new_records(&mut self, first: i64, last: i64) {
-        let (mut first, mut last) = (first, last);
+        let (mut first, mut last) = (first.max(self.in_flight.start), last);
         if self.in_flight.batches.is_empty() {
             first = first.max(self.in_flight.end);
         }

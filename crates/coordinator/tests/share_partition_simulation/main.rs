@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mutant::Mutant;
 use world::World;
 
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 400;
 const SEEDS_TO_FIND_A_MUTANT: u64 = 500;
 
 fn from_environment(name: &str) -> Option<u64> {

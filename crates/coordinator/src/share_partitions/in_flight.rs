@@ -13,6 +13,9 @@ use milena_protocol::Str;
 
 use super::batches::{RecordState, StateBatch};
 
+/// No log reaches further. What clients of the state APIs stored beyond it is not read.
+const FURTHEST_OFFSET: i64 = i64::MAX >> 1;
+
 /// One state of neighbouring records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
@@ -194,13 +197,16 @@ impl InFlight {
             locks: BTreeSet::new(),
         };
         let mut gap_start = None;
-        let mut previous = start.checked_sub(1)?;
+        if !(-1..=FURTHEST_OFFSET).contains(&start) {
+            return None;
+        }
+        let mut previous = start - 1;
         for batch in stored {
             let state = match RecordState::of_id(batch.state)? {
                 RecordState::Acquired => RecordState::Available,
                 other => other,
             };
-            if batch.first <= previous || batch.last < batch.first || batch.last == i64::MAX {
+            if batch.first <= previous || batch.last < batch.first || batch.last > FURTHEST_OFFSET {
                 return None;
             }
             if batch.first > previous + 1 && gap_start.is_none() {

@@ -1,9 +1,10 @@
-//! Coordination as pure state machines: groups of several types with their committed offsets, and
-//! transactions.
+//! Coordination as pure state machines: groups of several types with their committed offsets, what share groups have of
+//! partitions, and transactions.
 //!
-//! [`Groups`] holds one shard of groups, [`Transactions`] one of transactional ids (see there). They do no I/O, read no clock and have no threads: whoever
-//! drives one gives it a request and the time, and gets [`Effects`] back: the facts that changed, and
-//! the replies that may be sent once those facts are stored.
+//! [`Groups`] holds one shard of groups, [`SharePartitions`] one of share partitions, [`Transactions`] one of
+//! transactional ids (see there). They do no I/O, read no clock and have no threads: whoever drives one gives it a request
+//! and the time, and gets [`Effects`] back: the facts that changed, and the replies that may be sent once those facts are
+//! stored.
 //!
 //! What it promises
 //! - Kafka's behaviour for JoinGroup, SyncGroup, Heartbeat, LeaveGroup, OffsetCommit, OffsetFetch,
@@ -11,8 +12,8 @@
 //!   timeout), KIP-134 (initial rebalance delay), KIP-211 (offset expiry), KIP-345 (static
 //!   membership), KIP-389 (group size), KIP-394 (member id required), KIP-429 (nothing to do: the
 //!   protocol is opaque to the coordinator), KIP-496 (OffsetDelete), KIP-800 (reasons).
-//! - The same for the groups whose assignment the broker computes: consumer groups (KIP-848) and streams
-//!   groups (KIP-1071).
+//! - The same for the groups whose assignment the broker computes: consumer groups (KIP-848), share groups
+//!   (KIP-932) and streams groups (KIP-1071).
 //! - Every [`Ticket`] that is given to it is answered exactly once, at the latest when
 //!   [`Groups::unload`] is called.
 //! - What is loaded from the facts is what was decided: members, generation and assignment survive

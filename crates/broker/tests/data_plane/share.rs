@@ -179,7 +179,11 @@ async fn what_was_acknowledged_is_not_delivered_again_after_a_restart_and_what_w
 
 #[tokio::test]
 async fn there_are_as_many_share_sessions_as_the_setting_says() {
-    let broker = TestBroker::with(&[("group.share.max.share.sessions", "1")]).await;
+    let broker = TestBroker::with(&[
+        ("group.share.max.share.sessions", "1"),
+        ("group.share.max.size", "1"),
+    ])
+    .await;
     let topic_id = broker.topic("t", 1).await;
     let mut client = broker.connect().await;
     initialize(&mut client, topic_id).await;

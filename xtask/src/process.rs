@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How often a condition that can only be asked about (a port, a file, an exit) is asked again.
@@ -23,6 +24,19 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// This program's file. To be asked for the first time before cargo, which a run of tests calls, may have put another file in
+/// its place: the kernel would tell the old one's name as that of a deleted file.
+pub(crate) fn own_program() -> Result<&'static Path> {
+    static OWN: OnceLock<PathBuf> = OnceLock::new();
+    match OWN.get() {
+        Some(path) => Ok(path),
+        None => {
+            let path = std::env::current_exe()?;
+            Ok(OWN.get_or_init(|| path))
+        }
+    }
 }
 
 /// Where xtask keeps what it installs and what its runs leave behind. Git ignores it.

@@ -3,7 +3,7 @@
 use crate::broker::{self, Kind};
 use crate::error::{AtPath, Error, Result};
 use crate::kafka;
-use crate::process::{Running, child_command, root, tail, workshop};
+use crate::process::{Running, child_command, own_program, root, tail, workshop};
 use crate::toolchain::{Needs, go_program, node_modules, python_program};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -435,7 +435,7 @@ fn run_in(suite: &'static Suite, kind: Kind, directory: &Path) -> Result<Outcome
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONUNBUFFERED", "1")
         .env("WORK", directory)
-        .env("XTASK", std::env::current_exe()?);
+        .env("XTASK", own_program()?);
     if let Some(broker) = &broker {
         command.env("BOOTSTRAP", broker.address.to_string());
     }
@@ -486,7 +486,7 @@ fn command(program: Program) -> Result<Command> {
         }
         Program::Go(name) => child_command(go_program(name)),
         Program::Xtask(arguments) => {
-            let mut command = child_command(std::env::current_exe()?);
+            let mut command = child_command(own_program()?);
             command.args(arguments);
             command
         }

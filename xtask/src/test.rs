@@ -5,7 +5,7 @@
 
 use crate::broker::Kind;
 use crate::error::{Error, Result};
-use crate::process::{child_command, root, tail, workshop};
+use crate::process::{child_command, own_program, root, tail, workshop};
 use crate::suites::{self, Outcome, SUITES, Suite};
 use crate::toolchain::{self, Needs};
 use std::process::{ExitCode, Stdio};
@@ -47,6 +47,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let options = parse(arguments)?;
+    own_program()?;
     let begin = Instant::now();
     let mut outcomes = Vec::new();
     if options.against == Kind::Milena && !options.skip_checks {

@@ -226,6 +226,15 @@ func sharing() {
 		defer mutex.Unlock()
 		return slices.Concat(parts...)
 	}
+	// Else the first may have read all before the others are told to.
+	checks.WaitFor("all have the partition", func() bool {
+		described, err := admin.DescribeShareGroups(ctx, name)
+		checks.NoError(err, "a share group is described")
+		members := described[name].Members
+		return len(members) == len(parts) && !slices.ContainsFunc(members, func(member kadm.ShareGroupMember) bool {
+			return len(member.Assignment) == 0
+		})
+	})
 	for first := 0; first < count; first += 20 {
 		fill(name, values(first, first+20)...)
 	}

@@ -1,6 +1,6 @@
 //! One connection to one broker.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -177,8 +177,15 @@ impl Connection {
     }
 
     async fn exchange_frames(&mut self, chunks: &[Bytes]) -> io::Result<Bytes> {
-        for chunk in chunks {
-            self.stream.write_all(chunk).await?;
+        // In one piece, as clients do: the broker would wake for each of several.
+        let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut left = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match self.stream.write_vectored(left).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => IoSlice::advance_slices(&mut left, written),
+            }
         }
         self.receive_frame().await
     }

@@ -7,18 +7,23 @@
 //! Where little waits, it goes to the journal of the directory, which takes one sync for all logs
 //! ([`crate::journal`]); the rest is synced in its own place.
 //!
+//! A round of little, while little comes, is left to the kernel where somebody runs an event loop for
+//! it ([`crate::KernelCommits`]): the append begins it without waiting, and the loop ends it. That spares the
+//! thread's sleep and wake, which take longer than the write.
+//!
 //! A round costs the processor the same however much it covers. So where appends come together, or
 //! faster than rounds end, a round lets more of them gather first; whoever writes one record at a
 //! time has the thread for himself and waits for nothing but the disk.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::directory::{Directory, lock};
-use crate::journal::Journal;
+use crate::journal::{Ended, Journal};
 use crate::log::{DiskLog, Pending, Synced};
 
 /// The longest pause before a round, as a multiple of the last one.
@@ -46,9 +51,42 @@ pub enum CommitMode {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Vec<Arc<DiskLog>>,
+    /// What the kernel could not be left with, for the thread.
+    returned: Round,
     /// The thread sleeps until it is told.
     sleeping: bool,
+    /// Rounds may be left to the kernel.
+    has_kernel: bool,
+    /// The kernel carries out a round; the thread sleeps until that has ended.
+    in_kernel: bool,
     stopping: bool,
+    load: Load,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.returned.is_empty()
+    }
+}
+
+/// How many appends rounds covered lately.
+#[derive(Debug, Default)]
+struct Load {
+    /// Appends that were covered so far.
+    covered: u64,
+    /// Of the last rounds, the later ones counting more; in sixteenths.
+    per_round: u64,
+}
+
+impl Load {
+    fn begin_round(&mut self, appends: u64) {
+        self.per_round = (self.per_round * 3 + appends.saturating_sub(self.covered) * 16) / 4;
+        self.covered = appends;
+    }
+
+    fn is_low(&self) -> bool {
+        self.per_round <= FEW_APPENDS * 16
+    }
 }
 
 /// What rounds took lately. A file's sync waits for its data, its metadata and its inode one after the
@@ -83,6 +121,12 @@ impl Costs {
 
 type Round = Vec<(Arc<DiskLog>, Pending)>;
 
+fn pending(logs: Vec<Arc<DiskLog>>) -> Round {
+    logs.into_iter()
+        .filter_map(|log| log.begin_commit().map(|pending| (log, pending)))
+        .collect()
+}
+
 /// The logs of one directory that have something to be synced. Each is in it once at most.
 #[derive(Debug)]
 pub(crate) struct Committer {
@@ -92,6 +136,8 @@ pub(crate) struct Committer {
     appends: AtomicU64,
     costs: Mutex<Costs>,
     journal: Mutex<Journal>,
+    /// The round that the kernel carries out. Locked before the journal.
+    in_kernel: Mutex<Round>,
 }
 
 impl Committer {
@@ -102,12 +148,52 @@ impl Committer {
             appends: AtomicU64::new(0),
             costs: Mutex::default(),
             journal: Mutex::new(Journal::new(&directory.path, &directory.disk, journal_bytes)),
+            in_kernel: Mutex::default(),
         }
     }
 
     pub(crate) fn push(&self, log: Arc<DiskLog>) {
         let mut queue = lock(&self.queue);
         queue.waiting.push(log);
+        if queue.sleeping && !queue.in_kernel {
+            self.begin(queue);
+        }
+    }
+
+    /// Begins a round of what waits, while the thread sleeps.
+    fn begin(&self, mut queue: MutexGuard<'_, Queue>) {
+        if !(queue.has_kernel && queue.load.is_low() && queue.returned.is_empty()) {
+            return self.wake(queue);
+        }
+        queue.in_kernel = true;
+        queue.load.begin_round(self.appends.load(Ordering::Relaxed));
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        let round = pending(waiting);
+        let mut in_kernel = lock(&self.in_kernel);
+        let mut parts = Vec::new();
+        let begun = round
+            .iter()
+            .all(|(log, pending)| pending.add_parts(log, &mut parts))
+            && lock(&self.journal).start(&parts);
+        drop(parts);
+        if begun {
+            *in_kernel = round;
+        } else {
+            drop(in_kernel);
+            self.give_back(round);
+        }
+    }
+
+    /// Has the thread commit what the kernel did not.
+    fn give_back(&self, round: Round) {
+        let mut queue = lock(&self.queue);
+        queue.in_kernel = false;
+        queue.returned.extend(round);
+        self.wake(queue);
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
         let wake = std::mem::take(&mut queue.sleeping);
         drop(queue);
         if wake {
@@ -115,13 +201,39 @@ impl Committer {
         }
     }
 
+    /// Ends the round that was left to the kernel, if `journal` says how it ended.
+    fn end_round(&self, journal: impl FnOnce(&mut Journal) -> Option<io::Result<Ended>>) {
+        let mut in_kernel = lock(&self.in_kernel);
+        let Some(ended) = journal(&mut lock(&self.journal)) else {
+            return;
+        };
+        let round = std::mem::take(&mut *in_kernel);
+        drop(in_kernel);
+        let synced = match ended {
+            Ok(Ended::Durable) => Ok(Synced::InJournal),
+            Ok(Ended::Refused) => return self.give_back(round),
+            Err(error) => Err(error),
+        };
+        for (log, pending) in round {
+            log.end_commit(&pending, &synced);
+        }
+        let mut queue = lock(&self.queue);
+        queue.in_kernel = false;
+        if !queue.is_empty() {
+            self.begin(queue);
+        }
+    }
+
     /// Commits every log that waits.
     pub(crate) fn commit_waiting(&self) {
-        let waiting = std::mem::take(&mut lock(&self.queue).waiting);
-        let round: Round = waiting
-            .into_iter()
-            .filter_map(|log| log.begin_commit().map(|pending| (log, pending)))
-            .collect();
+        let (mut round, waiting) = {
+            let mut queue = lock(&self.queue);
+            (
+                std::mem::take(&mut queue.returned),
+                std::mem::take(&mut queue.waiting),
+            )
+        };
+        round.extend(pending(waiting));
         let rest = self.commit_to_journal(round);
         let logs = u32::try_from(rest.len()).unwrap_or(u32::MAX);
         let together = lock(&self.costs).prefer_all(logs);
@@ -167,8 +279,36 @@ impl Committer {
         rest
     }
 
-    pub(crate) fn forget_waiting(&self) {
-        lock(&self.queue).waiting.clear();
+    /// A round by hand, where no thread makes any.
+    pub(crate) fn commit_by_hand(&self) {
+        self.commit_waiting();
+        lock(&self.queue).sleeping = true;
+    }
+
+    /// Leaves no more to the kernel, and forgets what waits.
+    pub(crate) fn close(&self) {
+        self.end_kernel_commits();
+        let mut queue = lock(&self.queue);
+        queue.waiting.clear();
+        queue.returned.clear();
+    }
+
+    /// Leaves rounds to the kernel from now on; gives what is readable when it is done with one.
+    pub(crate) fn use_kernel(&self) -> io::Result<OwnedFd> {
+        let descriptor = lock(&self.journal).use_ring()?;
+        lock(&self.queue).has_kernel = true;
+        Ok(descriptor)
+    }
+
+    /// Ends the round that the kernel is done with, if there is one.
+    pub(crate) fn finish(&self) {
+        self.end_round(Journal::finish);
+    }
+
+    /// Waits for the round that was left to the kernel; the thread does the next ones.
+    pub(crate) fn end_kernel_commits(&self) {
+        lock(&self.queue).has_kernel = false;
+        self.end_round(Journal::finish_last);
     }
 
     /// Says that something was appended that waits for a commit.
@@ -189,33 +329,29 @@ impl Committer {
         }
     }
 
-    /// Waits for a log; whether one waited already. `None`: the thread is to end.
+    /// Waits for a log; whether more are to be expected soon. `None`: the thread is to end.
     fn wait(&self) -> Option<bool> {
         let mut queue = lock(&self.queue);
-        let waited = !queue.waiting.is_empty();
-        while queue.waiting.is_empty() {
+        let waited = !queue.is_empty();
+        while queue.is_empty() || queue.in_kernel {
             if queue.stopping {
                 return None;
             }
             queue.sleeping = true;
             queue = self.told.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        Some(waited)
+        Some(waited || !queue.load.is_low())
     }
 
     fn run(&self) {
         let mut last_round = Duration::ZERO;
-        let mut covered = self.appends.load(Ordering::Relaxed);
-        // Of the last rounds, the later ones counting more; in sixteenths.
-        let mut appends_per_round = 0;
-        while let Some(waited) = self.wait() {
-            if waited || appends_per_round > FEW_APPENDS * 16 {
+        while let Some(expects_more) = self.wait() {
+            if expects_more {
                 self.pause((last_round * PAUSE_PER_ROUND).min(LONGEST_PAUSE));
             }
             let started = Instant::now();
             let appends = self.appends.load(Ordering::Relaxed);
-            appends_per_round = (appends_per_round * 3 + (appends - covered) * 16) / 4;
-            covered = appends;
+            lock(&self.queue).load.begin_round(appends);
             self.commit_waiting();
             last_round = started.elapsed();
         }

@@ -58,6 +58,11 @@ impl Disk {
         Self { watch }
     }
 
+    /// Whether every change has to come through here.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
     fn before(&self, change: Change<'_>) -> io::Result<()> {
         self.watch.as_ref().map_or(Ok(()), |watch| watch.before(change))
     }

@@ -11,6 +11,9 @@
 //! changes no metadata. When it is full, the segments are synced that it speaks of, and it starts again
 //! from its beginning with the next generation.
 //!
+//! Whole blocks are written: a round writes the block again that the last one ended in, with what that
+//! has of it already, and zeros behind the end. So the kernel can do it by itself ([`crate::ring`]).
+//!
 //! An entry: length of what follows the CRC (4 bytes), CRC-32C of that (4), generation (8), topic id
 //! (16), base offset of the segment (8), offset after the last record (8), position in the segment (4),
 //! length of the folder's name (2), the name, the bytes. Big endian. Entries of one generation follow
@@ -19,6 +22,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -27,6 +31,7 @@ use milena_protocol::Uuid;
 use crate::disk::{Disk, DiskFile};
 use crate::files;
 use crate::log::is_out_of_room;
+use crate::ring::{BLOCK_BYTES, MOST_BYTES, Ring};
 use crate::segment::Segment;
 
 const NAME: &str = ".milena-journal";
@@ -66,7 +71,20 @@ pub(crate) struct Journal {
     position: usize,
     /// The segments that entries of this generation speak of.
     touched: Vec<Weak<Segment>>,
+    /// The part of the last block that is written; behind it, what is about to be.
     buffer: Vec<u8>,
+    /// If the kernel is to write what can be left to it.
+    ring: Option<Ring>,
+    /// What it writes now: up to where of each segment, and the bytes of the entries.
+    under_way: (Vec<(Arc<Segment>, u32)>, usize),
+}
+
+/// How a round ended that was left to the kernel.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Durable,
+    /// The file system has no such writes, or no room: [`Journal::commit`] has to do it.
+    Refused,
 }
 
 impl Journal {
@@ -74,14 +92,27 @@ impl Journal {
         Self {
             directory: directory.to_owned(),
             disk: disk.clone(),
-            capacity,
+            capacity: capacity.next_multiple_of(BLOCK_BYTES),
             file: None,
             given_up: false,
             generation: 1,
             position: 0,
             touched: Vec::new(),
             buffer: Vec::new(),
+            ring: None,
+            under_way: (Vec::new(), 0),
         }
+    }
+
+    /// Leaves rounds to the kernel from now on, if it can; gives what is readable when one has ended.
+    pub(crate) fn use_ring(&mut self) -> io::Result<OwnedFd> {
+        if self.disk.is_watched() {
+            return Err(io::Error::other("every change is watched"));
+        }
+        let ring = Ring::new()?;
+        let descriptor = ring.descriptor()?;
+        self.ring = Some(ring);
+        Ok(descriptor)
     }
 
     /// Makes all parts durable by one sync. `false`: they do not fit, or there is no room on the disk;
@@ -100,39 +131,111 @@ impl Journal {
         if self.position + bytes > self.capacity {
             self.start_again()?;
         }
-        let written = self.write(parts);
+        let written = self.fill(parts).and_then(|()| self.write());
         if written.as_ref().is_err_and(is_out_of_room) {
             self.given_up = true;
             return Ok(false);
         }
         written?;
-        self.position += bytes;
-        for part in parts {
-            if part.segment.note_journaled(part.to) {
-                self.touched.push(Arc::downgrade(part.segment));
-            }
-        }
+        self.advance(parts.iter().map(|part| (part.segment, part.to)), bytes);
         Ok(true)
     }
 
-    fn write(&mut self, parts: &[Part<'_>]) -> io::Result<()> {
-        self.buffer.clear();
+    /// Begins to make all parts durable, without waiting for it. `false`: nothing was begun, and
+    /// [`Self::commit`] has to do it.
+    pub(crate) fn start(&mut self, parts: &[Part<'_>]) -> bool {
+        let bytes: usize = parts.iter().map(Part::entry_bytes).sum();
+        if parts.is_empty() || bytes > MOST_BYTES || self.position + bytes > self.capacity {
+            return false;
+        }
+        if self.given_up || self.fill(parts).is_err() {
+            return false;
+        }
+        let at = self.block_start();
+        let begun = self
+            .ring
+            .as_mut()
+            .is_some_and(|ring| ring.start(&self.buffer, at));
+        if begun {
+            let parts = parts.iter().map(|part| (Arc::clone(part.segment), part.to));
+            self.under_way = (parts.collect(), bytes);
+        }
+        begun
+    }
+
+    /// How the round ended that was begun last, if it has.
+    pub(crate) fn finish(&mut self) -> Option<io::Result<Ended>> {
+        let ended = self.ring.as_mut()?.finish()?;
+        let (parts, bytes) = std::mem::take(&mut self.under_way);
+        Some(match ended {
+            Ok(()) => {
+                self.advance(parts.iter().map(|(segment, to)| (segment, *to)), bytes);
+                Ok(Ended::Durable)
+            }
+            Err(error) if is_refusal(&error) || is_out_of_room(&error) => {
+                tracing::info!(directory = %self.directory.display(), %error, "the file system leaves no durable writes to the kernel; a thread makes them");
+                self.ring = None;
+                Ok(Ended::Refused)
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Waits for the end of what was begun, and leaves no more to the kernel.
+    pub(crate) fn finish_last(&mut self) -> Option<io::Result<Ended>> {
+        let waited = self.ring.as_mut()?.wait();
+        let ended = match waited {
+            Ok(()) => self.finish(),
+            Err(error) => Some(Err(error)),
+        };
+        self.ring = None;
+        ended
+    }
+
+    /// Puts the entries behind what the last block has, in whole blocks.
+    fn fill(&mut self, parts: &[Part<'_>]) -> io::Result<()> {
+        self.buffer.truncate(self.position % BLOCK_BYTES);
         for part in parts {
             encode(&mut self.buffer, self.generation, part)?;
         }
+        let whole = self.buffer.len().next_multiple_of(BLOCK_BYTES);
+        self.buffer.resize(whole, 0);
+        Ok(())
+    }
+
+    /// Where the buffer belongs.
+    fn block_start(&self) -> u64 {
+        (self.position - self.position % BLOCK_BYTES) as u64
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
             None => self.create().inspect_err(|_| self.remove())?,
         };
         let written = file
-            .write_at([&self.buffer], self.position as u64)
+            .write_at([&self.buffer], self.block_start())
             .and_then(|()| file.sync());
         self.file = Some(file);
         written
     }
 
+    /// Takes it that the buffer is on the disk, with so many bytes of entries.
+    fn advance<'a>(&mut self, parts: impl Iterator<Item = (&'a Arc<Segment>, u32)>, bytes: usize) {
+        let end = self.position % BLOCK_BYTES + bytes;
+        self.position += bytes;
+        let block = end - self.position % BLOCK_BYTES;
+        self.buffer.copy_within(block..end, 0);
+        self.buffer.truncate(end - block);
+        for (segment, to) in parts {
+            if segment.note_journaled(to) {
+                self.touched.push(Arc::downgrade(segment));
+            }
+        }
+    }
+
     /// The file, with nothing in it of an earlier run.
-    fn create(&self) -> io::Result<DiskFile> {
+    fn create(&mut self) -> io::Result<DiskFile> {
         let file = self.disk.open(&self.directory.join(NAME), true)?;
         let mut at = 0;
         while at < self.capacity {
@@ -143,6 +246,12 @@ impl Journal {
         file.set_len(self.capacity as u64)?;
         file.sync()?;
         self.disk.sync_folder(&self.directory)?;
+        if let Some(ring) = &mut self.ring
+            && let Err(error) = ring.open(&self.directory.join(NAME))
+        {
+            tracing::info!(directory = %self.directory.display(), %error, "a thread makes the journal durable, not the kernel by itself");
+            self.ring = None;
+        }
         Ok(file)
     }
 
@@ -180,6 +289,14 @@ impl Journal {
         self.position = 0;
         Ok(())
     }
+}
+
+/// Whether the kernel says that it does not do such writes here, and has not tried.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
 }
 
 fn encode(buffer: &mut Vec<u8>, generation: u64, part: &Part<'_>) -> io::Result<()> {

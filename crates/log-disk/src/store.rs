@@ -16,6 +16,7 @@ use crate::commit::{CommitMode, CommitThread, Committer};
 use crate::directory::{Directory, lock};
 use crate::disk::{Disk, Watch};
 use crate::files;
+use crate::kernel::KernelCommits;
 use crate::log::{DiskLog, storage, unless_full};
 use crate::moving::{self, Move, MoveMode, Mover, Resumable};
 use crate::replica::Replica;
@@ -175,10 +176,26 @@ impl DiskLogStore {
         self.mover.step(most)
     }
 
+    /// Leaves commits of little to the kernel, in each directory where that is possible: for a caller that
+    /// runs them ([`KernelCommits::run`]). Without that they are all made by threads.
+    #[must_use]
+    pub fn kernel_commits(&self) -> Vec<KernelCommits> {
+        let mut all = Vec::new();
+        for (directory, committer) in self.shared.directories.iter().zip(&self.shared.committers) {
+            match KernelCommits::start(committer) {
+                Ok(commits) => all.push(commits),
+                Err(error) => {
+                    tracing::info!(directory = %directory.path.display(), %error, "a thread makes commits durable, not the kernel by itself");
+                }
+            }
+        }
+        all
+    }
+
     /// Makes durable what waits for it, with [`CommitMode::Manual`].
     pub fn commit(&self) {
         for committer in &self.shared.committers {
-            committer.commit_waiting();
+            committer.commit_by_hand();
         }
     }
 }
@@ -187,7 +204,7 @@ impl Drop for DiskLogStore {
     fn drop(&mut self) {
         // What waits for a commit would keep its log, and that its committer.
         for committer in &self.shared.committers {
-            committer.forget_waiting();
+            committer.close();
         }
     }
 }

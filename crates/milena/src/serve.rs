@@ -209,6 +209,13 @@ fn open_engines(config: &BrokerConfig, now_ms: i64) -> Result<Engines, String> {
         ..DiskOptions::at(now_ms)
     };
     let logs = DiskLogStore::open(config.log_dirs.clone(), options).map_err(|error| error.to_string())?;
+    for commits in logs.kernel_commits() {
+        tokio::spawn(async move {
+            if let Err(error) = commits.run().await {
+                warn!(%error, "a thread makes commits durable, not the kernel by itself");
+            }
+        });
+    }
     let facts = SqliteStore::open(&first.join(FACTS_FILE)).map_err(|error| error.to_string())?;
     Ok(Engines {
         logs: Arc::new(logs),

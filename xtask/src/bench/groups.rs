@@ -1,4 +1,5 @@
-//! Members of consumer groups (KIP-848) on plain sockets: what heartbeats cost, and how soon a large group comes to rest.
+//! Members of groups whose assignment the broker computes, on plain sockets: what heartbeats cost, and how soon a large
+//! group comes to rest.
 
 use super::coordinators::{Asker, GROUP_COORDINATOR};
 use super::session::Session;
@@ -15,12 +16,86 @@ pub(super) const GROUPS: u64 = 1_000;
 pub(super) const MEMBERS_OF_EACH: u64 = 10;
 /// The one large group, and the partitions of its topic.
 pub(super) const MEMBERS: u64 = 1_000;
+/// Heartbeats of a group at rest.
+const HEARTBEATS: usize = 20_000;
 const REST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Makes ids that no load before has used: their members may still be there.
 static LOADS: AtomicU64 = AtomicU64::new(0);
 
+/// Whose members they are. The heartbeats of all three have the same shape: who, in which epoch, and what is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// KIP-848
+    Consumer,
+    /// KIP-932
+    Share,
+    /// KIP-1071
+    Streams,
+}
+
+impl Protocol {
+    fn api(self) -> (&'static str, i16) {
+        match self {
+            Self::Consumer => ("ConsumerGroupHeartbeat", 1),
+            Self::Share => ("ShareGroupHeartbeat", 1),
+            Self::Streams => ("StreamsGroupHeartbeat", 0),
+        }
+    }
+
+    pub(super) fn topic(self) -> &'static str {
+        match self {
+            Self::Consumer => "heartbeats",
+            Self::Share => "share-heartbeats",
+            Self::Streams => "streams-heartbeats",
+        }
+    }
+
+    /// What a member says, besides who it is: of itself when it joins, and of what it has when that is new.
+    fn news(self, topic: &str, joins: bool, tells: bool, given: &Value) -> Value {
+        let when_joining = |value: Value| if joins { value } else { Value::Null };
+        let when_new = |value: &Value| if tells { value.clone() } else { Value::Null };
+        let rebalance_timeout_ms = if joins { 60_000 } else { -1 };
+        match self {
+            Self::Consumer => json!({
+                "RebalanceTimeoutMs": rebalance_timeout_ms,
+                "SubscribedTopicNames": when_joining(json!([topic])),
+                "TopicPartitions": when_new(given),
+            }),
+            Self::Share => json!({"SubscribedTopicNames": when_joining(json!([topic]))}),
+            Self::Streams => json!({
+                "EndpointInformationEpoch": 0,
+                "RebalanceTimeoutMs": rebalance_timeout_ms,
+                "Topology": when_joining(json!({
+                    "Epoch": 0,
+                    "Subtopologies": [{"SubtopologyId": "0", "SourceTopics": [topic]}],
+                })),
+                "ProcessId": when_joining(json!("process")),
+                "ActiveTasks": when_new(given),
+                "StandbyTasks": when_new(&json!([])),
+                "WarmupTasks": when_new(&json!([])),
+            }),
+        }
+    }
+
+    fn assignment(self, answer: &Value) -> &Value {
+        match self {
+            Self::Consumer | Self::Share => &answer["Assignment"]["TopicPartitions"],
+            Self::Streams => &answer["ActiveTasks"],
+        }
+    }
+
+    /// How often each partition is given out: to one member, or to all who share it.
+    fn owners(self, members: u64, partitions: u64) -> u64 {
+        match self {
+            Self::Consumer | Self::Streams => partitions,
+            Self::Share => members.max(partitions),
+        }
+    }
+}
+
 struct Member {
+    protocol: Protocol,
     group: String,
     id: String,
     epoch: i64,
@@ -32,18 +107,10 @@ struct Member {
 impl Member {
     fn beat(&mut self, asker: &mut Asker<'_>, topic: &str) -> Result<()> {
         let joins = self.epoch == 0;
-        let tells = self.tells || joins;
-        let request = json!({
-            "GroupId": self.group, "MemberId": self.id, "MemberEpoch": self.epoch,
-            "RebalanceTimeoutMs": if joins { 60_000 } else { -1 },
-            "SubscribedTopicNames": if joins { json!([topic]) } else { Value::Null },
-            "TopicPartitions": if tells { self.given.clone() } else { Value::Null },
-        });
-        let answer = asker.ask("ConsumerGroupHeartbeat", 1, &request, |answer| {
-            answer["ErrorCode"].as_i64()
-        })?;
+        let news = self.protocol.news(topic, joins, self.tells || joins, &self.given);
+        let answer = self.say(asker, self.epoch, news)?;
         self.epoch = answer["MemberEpoch"].as_i64().unwrap_or(0);
-        let given = &answer["Assignment"]["TopicPartitions"];
+        let given = self.protocol.assignment(&answer);
         self.tells = given.is_array() && *given != self.given;
         if given.is_array() {
             self.given = given.clone();
@@ -52,11 +119,15 @@ impl Member {
     }
 
     fn leave(&self, asker: &mut Asker<'_>) -> Result<()> {
-        let request = json!({"GroupId": self.group, "MemberId": self.id, "MemberEpoch": -1});
-        asker.ask("ConsumerGroupHeartbeat", 1, &request, |answer| {
-            answer["ErrorCode"].as_i64()
-        })?;
-        Ok(())
+        self.say(asker, -1, json!({})).map(drop)
+    }
+
+    fn say(&self, asker: &mut Asker<'_>, epoch: i64, mut request: Value) -> Result<Value> {
+        let (name, version) = self.protocol.api();
+        request["GroupId"] = json!(self.group);
+        request["MemberId"] = json!(self.id);
+        request["MemberEpoch"] = json!(epoch);
+        asker.ask(name, version, &request, |answer| answer["ErrorCode"].as_i64())
     }
 
     fn partitions(&self) -> usize {
@@ -67,9 +138,10 @@ impl Member {
     }
 }
 
-fn members(load: u64, groups: impl Iterator<Item = u64>, each: u64) -> Vec<Member> {
+fn members(protocol: Protocol, load: u64, groups: impl Iterator<Item = u64>, each: u64) -> Vec<Member> {
     let member = |group: u64, number: u64| Member {
-        group: format!("heartbeats-{group}"),
+        protocol,
+        group: format!("{}-{group}", protocol.api().0),
         id: format!("member-{load}-{group}-{number}"),
         epoch: 0,
         given: json!([]),
@@ -94,7 +166,13 @@ struct Lane<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    pub(super) fn join(apis: &'a [Api], address: SocketAddr, topic: &'a str) -> Result<Self> {
+    pub(super) fn join(
+        protocol: Protocol,
+        apis: &'a [Api],
+        address: SocketAddr,
+        topic: &'a str,
+        partitions: u64,
+    ) -> Result<Self> {
         let load = LOADS.fetch_add(1, Ordering::Relaxed);
         let open = |number: u64| -> Result<Lane<'a>> {
             let mut asker = Asker::open(apis, address)?;
@@ -102,15 +180,30 @@ impl<'a> Fleet<'a> {
             let groups = (0..GROUPS).filter(move |group| group % CONNECTIONS == number);
             Ok(Lane {
                 asker,
-                members: members(load, groups, MEMBERS_OF_EACH),
+                members: members(protocol, load, groups, MEMBERS_OF_EACH),
                 next: 0,
             })
         };
         let lanes = (0..CONNECTIONS).map(open).collect::<Result<Vec<_>>>()?;
         let mut fleet = Self { lanes, topic };
-        // The second time around they have what is theirs.
-        fleet.beat(3 * GROUPS * MEMBERS_OF_EACH)?;
+        fleet.rest(protocol.owners(MEMBERS_OF_EACH, partitions))?;
         Ok(fleet)
+    }
+
+    /// Until every group has given out that many partitions, and nobody is told anything new.
+    fn rest(&mut self, partitions: u64) -> Result<()> {
+        let topic = self.topic;
+        std::thread::scope(|scope| {
+            let lanes = self.lanes.iter_mut();
+            let running: Vec<_> = lanes
+                .map(|lane| {
+                    let groups = lane.members.len() as u64 / MEMBERS_OF_EACH;
+                    scope.spawn(move || rest(&mut lane.asker, topic, &mut lane.members, groups * partitions))
+                })
+                .collect();
+            let mut ended = running.into_iter().map(|thread| thread.join());
+            ended.try_for_each(|lane| lane.map_err(|_| Error::new("a client panicked"))?)
+        })
     }
 
     /// `count` heartbeats in all, in turns.
@@ -161,30 +254,55 @@ impl Lane<'_> {
     }
 }
 
-/// One group of [`MEMBERS`] members over as many partitions: the time that it takes to come to rest when one more has
-/// joined, all sending heartbeats without a pause over one connection, and the broker's memory then.
+/// One group of [`MEMBERS`] members over as many partitions, all sending heartbeats without a pause over one connection:
+/// the time that it takes to come to rest when one more has joined, the broker's memory then, and what a heartbeat costs.
+#[allow(clippy::cast_precision_loss)]
 pub(super) fn large(session: &Session<'_>, topic: &str) -> Result<Values> {
     let apis = crate::differential::apis()?;
     let mut asker = Asker::open(&apis, session.broker.address)?;
     asker.find_coordinator(GROUP_COORDINATOR, topic)?;
     let load = LOADS.fetch_add(1, Ordering::Relaxed);
-    let mut all = members(load, std::iter::once(GROUPS), MEMBERS);
+    let joining = |load| members(Protocol::Consumer, load, std::iter::once(GROUPS), MEMBERS);
+    let mut all = joining(load);
     let begin = Instant::now();
     rest(&mut asker, topic, &mut all, MEMBERS)?;
     let mut values = Values::new();
     values.insert("first_rest_ms", begin.elapsed().as_secs_f64() * 1000.0);
-    all.extend(members(load + 1_000_000, std::iter::once(GROUPS), 1));
+    all.extend(joining(load + 1_000_000).into_iter().take(1));
     let begin = Instant::now();
     rest(&mut asker, topic, &mut all, MEMBERS)?;
     values.insert("join_ms", begin.elapsed().as_secs_f64() * 1000.0);
     values.insert("resident_mib", sampling::memory_mib(session.process(), "VmRSS")?);
+    let beats = |asker: &mut Asker<'_>, members: &mut [Member]| -> Result<f64> {
+        let measured = session.measured(|| {
+            for at in 0..HEARTBEATS {
+                let at = at % members.len();
+                members[at].beat(asker, topic)?;
+            }
+            Ok(Values::new())
+        })?;
+        Ok(measured.get("cpu_seconds").copied().unwrap_or(0.0) * 1e6 / HEARTBEATS as f64)
+    };
+    values.insert("heartbeat_us", beats(&mut asker, &mut all)?);
     for member in &all {
+        member.leave(&mut asker)?;
+    }
+    // The same over the same one connection, of a group of a few.
+    let mut few = members(
+        Protocol::Consumer,
+        load,
+        std::iter::once(GROUPS + 1),
+        MEMBERS_OF_EACH,
+    );
+    rest(&mut asker, topic, &mut few, MEMBERS)?;
+    values.insert("small_heartbeat_us", beats(&mut asker, &mut few)?);
+    for member in &few {
         member.leave(&mut asker)?;
     }
     Ok(values)
 }
 
-/// Until every partition is somebody's and all are in one epoch.
+/// Until that many partitions are somebody's, and the members of a group are all in one epoch.
 fn rest(asker: &mut Asker<'_>, topic: &str, members: &mut [Member], partitions: u64) -> Result<()> {
     let begin = Instant::now();
     loop {
@@ -192,15 +310,18 @@ fn rest(asker: &mut Asker<'_>, topic: &str, members: &mut [Member], partitions: 
             member.beat(asker, topic)?;
         }
         let owned: usize = members.iter().map(Member::partitions).sum();
-        let epoch = members.first().map_or(0, |member| member.epoch);
-        let together = members
-            .iter()
-            .all(|member| member.epoch == epoch && !member.tells);
+        let mut groups = members.chunk_by(|one, next| one.group == next.group);
+        let together = groups.all(|group| {
+            let epoch = group.first().map_or(0, |member| member.epoch);
+            group.iter().all(|member| member.epoch == epoch && !member.tells)
+        });
         if together && u64::try_from(owned) == Ok(partitions) {
             return Ok(());
         }
         if begin.elapsed() > REST_TIMEOUT {
-            return Err(Error::new("a group does not come to rest"));
+            return Err(Error::new(format!(
+                "the groups do not come to rest: {owned} of {partitions} partitions are given out"
+            )));
         }
     }
 }

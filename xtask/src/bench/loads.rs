@@ -2,7 +2,7 @@
 
 use super::clients::{AT_FULL_SPEED, Producing, Shape};
 use super::coordinators::{self, Deed};
-use super::groups;
+use super::groups::{self, Protocol};
 use super::options::Options;
 use super::session::{Session, Setup};
 use super::{Results, Values, wire};
@@ -26,8 +26,8 @@ pub(super) enum What {
     RoundTrip,
     /// The same on plain sockets, without a client.
     Wire,
-    /// Members of consumer groups, on plain sockets.
-    Heartbeats,
+    /// Members of groups of one protocol, on plain sockets.
+    Heartbeats(Protocol),
     /// What coordinators decide, on plain sockets.
     Decide(Deed),
 }
@@ -130,7 +130,25 @@ pub(super) const LOADS: &[Load] = &[
     Load {
         name: "heartbeats",
         title: "200,000 heartbeats of 1,000 consumer groups of 10 members",
-        what: What::Heartbeats,
+        what: What::Heartbeats(Protocol::Consumer),
+        records: 200_000,
+        size: 0,
+        target: Some(3.0),
+        os: None,
+    },
+    Load {
+        name: "share-heartbeats",
+        title: "200,000 heartbeats of 1,000 share groups of 10 members",
+        what: What::Heartbeats(Protocol::Share),
+        records: 200_000,
+        size: 0,
+        target: Some(3.0),
+        os: None,
+    },
+    Load {
+        name: "streams-heartbeats",
+        title: "200,000 heartbeats of 1,000 streams groups of 10 members",
+        what: What::Heartbeats(Protocol::Streams),
         records: 200_000,
         size: 0,
         target: Some(3.0),
@@ -208,11 +226,11 @@ fn carry_out(what: &What, shape: Shape, session: &Session<'_>, topics: &mut Topi
             session.create_topic("wire", 1, &[])?;
             session.measured(|| wire::make_round_trips(address, "wire", 0, shape))
         }
-        What::Heartbeats => {
-            let address = session.broker.address;
-            session.create_topic("heartbeats", PARTITIONS, &[])?;
+        What::Heartbeats(protocol) => {
+            let (address, topic) = (session.broker.address, protocol.topic());
+            session.create_topic(topic, PARTITIONS, &[])?;
             let apis = crate::differential::apis()?;
-            let mut fleet = groups::Fleet::join(&apis, address, "heartbeats")?;
+            let mut fleet = groups::Fleet::join(*protocol, &apis, address, topic, PARTITIONS)?;
             fleet.beat(shape.records / WARMING_PART)?;
             let values = session.measured(|| fleet.beat(shape.records))?;
             fleet.leave()?;

@@ -188,6 +188,13 @@ fn scale_table(results: &Results) -> Table {
             Target::AtMost(2_000.0),
         ),
         ("memory", "resident_mib", "MiB", Target::AtMost(200.0)),
+        ("CPU time of a heartbeat", "heartbeat_us", "µs", Target::None),
+        (
+            "the same of a group of 10",
+            "small_heartbeat_us",
+            "µs",
+            Target::None,
+        ),
     ] {
         rows.push(row(format!("{large}: {what}"), LARGE_GROUP, value, unit, target));
     }

@@ -316,13 +316,11 @@ mod tests {
     }
 
     fn from(peer: &str, local: &str) -> ConnectionInfo {
-        ConnectionInfo {
-            software: OnceLock::new(),
-            mute: crate::context::Mute::new(),
-            listener: Arc::from("PLAINTEXT"),
-            peer: peer.parse().unwrap(),
-            local: local.parse().unwrap(),
-        }
+        ConnectionInfo::new(
+            Arc::from("PLAINTEXT"),
+            peer.parse().unwrap(),
+            local.parse().unwrap(),
+        )
     }
 
     /// Trap 19. What is wrong with the address itself is told at start by `config::diagnose`.

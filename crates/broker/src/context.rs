@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use milena_coordinator::Client;
 use milena_protocol::{ApiKey, Str};
 use tokio::time::Instant;
 
@@ -14,6 +15,8 @@ pub(crate) struct ConnectionInfo {
     /// Name of the listener that accepted it, such as `PLAINTEXT`.
     pub(crate) listener: Arc<str>,
     pub(crate) peer: SocketAddr,
+    /// The peer as group descriptions show it: `/127.0.0.1`.
+    pub(crate) client_host: Str,
     /// The broker's end of the connection.
     pub(crate) local: SocketAddr,
     /// The client's software and its version, if it has told (ApiVersions, KIP-511).
@@ -60,6 +63,17 @@ impl Mute {
 }
 
 impl ConnectionInfo {
+    pub(crate) fn new(listener: Arc<str>, peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            listener,
+            peer,
+            client_host: Str::from(format!("/{}", peer.ip().to_canonical())),
+            local,
+            software: OnceLock::new(),
+            mute: Mute::new(),
+        }
+    }
+
     /// Whether the client runs on another machine, as far as addresses tell.
     pub(crate) fn is_remote(&self) -> bool {
         let peer = self.peer.ip().to_canonical();
@@ -80,8 +94,11 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    /// The peer as group descriptions show it: `/127.0.0.1`.
-    pub(crate) fn client_host(&self) -> String {
-        format!("/{}", self.connection.peer.ip().to_canonical())
+    /// As groups know their members.
+    pub(crate) fn client(&self) -> Client {
+        Client {
+            client_id: self.client_id.clone().unwrap_or_default(),
+            client_host: self.connection.client_host.clone(),
+        }
     }
 }

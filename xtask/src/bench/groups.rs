@@ -190,7 +190,7 @@ impl<'a> Fleet<'a> {
         Ok(fleet)
     }
 
-    /// Until every group has given out that many partitions, and nobody is told anything new.
+    /// Until every group has given out as many partitions, and nobody is told anything new.
     fn rest(&mut self, partitions: u64) -> Result<()> {
         let topic = self.topic;
         std::thread::scope(|scope| {
@@ -302,7 +302,7 @@ pub(super) fn large(session: &Session<'_>, topic: &str) -> Result<Values> {
     Ok(values)
 }
 
-/// Until that many partitions are somebody's, and the members of a group are all in one epoch.
+/// Until as many partitions, or more, are somebody's, and the members of a group are all in one epoch.
 fn rest(asker: &mut Asker<'_>, topic: &str, members: &mut [Member], partitions: u64) -> Result<()> {
     let begin = Instant::now();
     loop {
@@ -315,7 +315,7 @@ fn rest(asker: &mut Asker<'_>, topic: &str, members: &mut [Member], partitions: 
             let epoch = group.first().map_or(0, |member| member.epoch);
             group.iter().all(|member| member.epoch == epoch && !member.tells)
         });
-        if together && u64::try_from(owned) == Ok(partitions) {
+        if together && owned as u64 >= partitions {
             return Ok(());
         }
         if begin.elapsed() > REST_TIMEOUT {

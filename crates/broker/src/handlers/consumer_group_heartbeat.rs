@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 
-use milena_coordinator::{Client, Reply};
+use milena_coordinator::Reply;
+use milena_protocol::ErrorCode;
 use milena_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
-use milena_protocol::{ErrorCode, Str};
 
 use super::group_reply;
 use crate::broker::Broker;
@@ -27,10 +27,7 @@ pub(crate) async fn handle(
         return Outcome::Now(refuse(ErrorCode::UnsupportedVersion));
     }
     let version = context.api_version;
-    let client = Client {
-        client_id: Str::from(context.client_id.as_deref().unwrap_or_default().to_owned()),
-        client_host: Str::from(context.client_host()),
-    };
+    let client = context.client();
     let config = settings::consumer(broker, &request.group_id);
     let reply = broker
         .groups

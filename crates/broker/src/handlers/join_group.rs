@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use milena_coordinator::{Client, Reply};
+use milena_coordinator::Reply;
 use milena_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use milena_protocol::{ErrorCode, Str};
 
@@ -28,10 +28,7 @@ pub(crate) async fn handle(
     request: JoinGroupRequest,
 ) -> Outcome<JoinGroupResponse> {
     let version = context.api_version;
-    let client = Client {
-        client_id: Str::from(context.client_id.as_deref().unwrap_or_default().to_owned()),
-        client_host: Str::from(context.client_host()),
-    };
+    let client = context.client();
     let consumer = settings::consumer(broker, &request.group_id);
     let reply = broker
         .groups

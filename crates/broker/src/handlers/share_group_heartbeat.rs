@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use milena_coordinator::{Client, Reply};
+use milena_coordinator::Reply;
+use milena_protocol::ErrorCode;
 use milena_protocol::messages::{ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse};
-use milena_protocol::{ErrorCode, Str};
 
 use super::group_reply;
 use crate::broker::Broker;
@@ -32,10 +32,7 @@ pub(crate) async fn handle(
     if !(1..=MAX_MEMBER_ID_CHARACTERS).contains(&characters) {
         return Outcome::Now(refuse(ErrorCode::InvalidRequest));
     }
-    let client = Client {
-        client_id: Str::from(context.client_id.as_deref().unwrap_or_default().to_owned()),
-        client_host: Str::from(context.client_host()),
-    };
+    let client = context.client();
     let config = settings::share(broker, &request.group_id);
     let mut initializes = false;
     let reply = broker

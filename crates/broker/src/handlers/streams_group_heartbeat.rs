@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use milena_coordinator::{Client, Reply};
+use milena_coordinator::Reply;
 use milena_protocol::messages::streams_group_heartbeat_request::Topology;
 use milena_protocol::messages::{StreamsGroupHeartbeatRequest, StreamsGroupHeartbeatResponse};
 use milena_protocol::{ErrorCode, Str};
@@ -38,10 +38,7 @@ pub(crate) async fn handle(
     if let Err(error) = request.topology.as_ref().map_or(Ok(()), check_names) {
         return Outcome::Now(refuse(&error));
     }
-    let client = Client {
-        client_id: Str::from(context.client_id.as_deref().unwrap_or_default().to_owned()),
-        client_host: Str::from(context.client_host()),
-    };
+    let client = context.client();
     let config = settings::streams(broker, &request.group_id);
     let reply = broker
         .groups

@@ -15,16 +15,16 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use milena_protocol::{Chunk, FileRange};
 use rustix::fs::sendfile;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -401,14 +401,17 @@ impl Connection {
             return Ok(());
         }
         framing::reserve(&mut self.buffer, self.frame_bytes);
-        match self.stream.try_read_buf(&mut self.buffer) {
-            Ok(0) => Err(End::Quiet),
-            Ok(_) => {
+        // Polled, because that knows from a read that is not full that there is no more; whoever only tries
+        // has to be told so by another one. Where it has to wait, `next_event` does.
+        let reading = pin!(self.stream.read_buf(&mut self.buffer));
+        match reading.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(0)) => Err(End::Quiet),
+            Poll::Ready(Ok(_)) => {
                 self.last_activity = Instant::now();
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(End::Failed(error)),
+            Poll::Ready(Err(error)) => Err(End::Failed(error)),
+            Poll::Pending => Ok(()),
         }
     }
 }

@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 
 use crate::broker::{Broker, StartError};
 use crate::config::{self, Listener};
-use crate::context::{ConnectionInfo, Mute};
+use crate::context::ConnectionInfo;
 use acceptors::Acceptors;
 use connection::{Connection, End};
 pub(crate) use log_limit::LogLimit;
@@ -285,13 +285,7 @@ fn open(
         debug!("cannot configure the connection from {peer}: {error}");
         return None;
     }
-    let info = ConnectionInfo {
-        software: std::sync::OnceLock::new(),
-        mute: Mute::new(),
-        listener: listener.name.clone(),
-        peer,
-        local,
-    };
+    let info = ConnectionInfo::new(listener.name.clone(), peer, local);
     Some(Connection::new(stream, Arc::new(info), shared.clone()))
 }
 

@@ -85,7 +85,7 @@ impl Protocol {
         }
     }
 
-    /// How often each partition is given out: to one member, or to all who share it.
+    /// How many partitions its members have at least, if one that several share counts for each.
     fn owners(self, members: u64, partitions: u64) -> u64 {
         match self {
             Self::Consumer | Self::Streams => partitions,
@@ -173,6 +173,7 @@ impl<'a> Fleet<'a> {
         topic: &'a str,
         partitions: u64,
     ) -> Result<Self> {
+        let given_out = protocol.owners(MEMBERS_OF_EACH, partitions);
         let load = LOADS.fetch_add(1, Ordering::Relaxed);
         let open = |number: u64| -> Result<Lane<'a>> {
             let mut asker = Asker::open(apis, address)?;
@@ -186,19 +187,17 @@ impl<'a> Fleet<'a> {
         };
         let lanes = (0..CONNECTIONS).map(open).collect::<Result<Vec<_>>>()?;
         let mut fleet = Self { lanes, topic };
-        fleet.rest(protocol.owners(MEMBERS_OF_EACH, partitions))?;
+        fleet.rest(usize::try_from(given_out).unwrap_or(usize::MAX))?;
         Ok(fleet)
     }
 
-    /// Until every group has given out as many partitions, and nobody is told anything new.
-    fn rest(&mut self, partitions: u64) -> Result<()> {
+    fn rest(&mut self, partitions: usize) -> Result<()> {
         let topic = self.topic;
         std::thread::scope(|scope| {
             let lanes = self.lanes.iter_mut();
             let running: Vec<_> = lanes
                 .map(|lane| {
-                    let groups = lane.members.len() as u64 / MEMBERS_OF_EACH;
-                    scope.spawn(move || rest(&mut lane.asker, topic, &mut lane.members, groups * partitions))
+                    scope.spawn(move || rest(&mut lane.asker, topic, &mut lane.members, partitions, 0))
                 })
                 .collect();
             let mut ended = running.into_iter().map(|thread| thread.join());
@@ -262,15 +261,17 @@ pub(super) fn large(session: &Session<'_>, topic: &str) -> Result<Values> {
     let mut asker = Asker::open(&apis, session.broker.address)?;
     asker.find_coordinator(GROUP_COORDINATOR, topic)?;
     let load = LOADS.fetch_add(1, Ordering::Relaxed);
+    let partitions = usize::try_from(MEMBERS).unwrap_or(usize::MAX);
     let joining = |load| members(Protocol::Consumer, load, std::iter::once(GROUPS), MEMBERS);
     let mut all = joining(load);
     let begin = Instant::now();
-    rest(&mut asker, topic, &mut all, MEMBERS)?;
+    rest(&mut asker, topic, &mut all, partitions, 0)?;
     let mut values = Values::new();
     values.insert("first_rest_ms", begin.elapsed().as_secs_f64() * 1000.0);
     all.extend(joining(load + 1_000_000).into_iter().take(1));
+    let epoch = all.first().map_or(0, |member| member.epoch);
     let begin = Instant::now();
-    rest(&mut asker, topic, &mut all, MEMBERS)?;
+    rest(&mut asker, topic, &mut all, partitions, epoch)?;
     values.insert("join_ms", begin.elapsed().as_secs_f64() * 1000.0);
     values.insert("resident_mib", sampling::memory_mib(session.process(), "VmRSS")?);
     let beats = |asker: &mut Asker<'_>, members: &mut [Member]| -> Result<f64> {
@@ -294,7 +295,7 @@ pub(super) fn large(session: &Session<'_>, topic: &str) -> Result<Values> {
         std::iter::once(GROUPS + 1),
         MEMBERS_OF_EACH,
     );
-    rest(&mut asker, topic, &mut few, MEMBERS)?;
+    rest(&mut asker, topic, &mut few, partitions, 0)?;
     values.insert("small_heartbeat_us", beats(&mut asker, &mut few)?);
     for member in &few {
         member.leave(&mut asker)?;
@@ -302,26 +303,38 @@ pub(super) fn large(session: &Session<'_>, topic: &str) -> Result<Values> {
     Ok(values)
 }
 
-/// Until as many partitions, or more, are somebody's, and the members of a group are all in one epoch.
-fn rest(asker: &mut Asker<'_>, topic: &str, members: &mut [Member], partitions: u64) -> Result<()> {
+/// Until each group has shared out as many partitions evenly, in an epoch above `epoch`, and nobody is told anything new.
+fn rest(
+    asker: &mut Asker<'_>,
+    topic: &str,
+    members: &mut [Member],
+    partitions: usize,
+    epoch: i64,
+) -> Result<()> {
     let begin = Instant::now();
     loop {
         for member in members.iter_mut() {
             member.beat(asker, topic)?;
         }
-        let owned: usize = members.iter().map(Member::partitions).sum();
         let mut groups = members.chunk_by(|one, next| one.group == next.group);
-        let together = groups.all(|group| {
-            let epoch = group.first().map_or(0, |member| member.epoch);
-            group.iter().all(|member| member.epoch == epoch && !member.tells)
-        });
-        if together && owned as u64 >= partitions {
+        if groups.all(|group| is_at_rest(group, partitions, epoch)) {
             return Ok(());
         }
         if begin.elapsed() > REST_TIMEOUT {
-            return Err(Error::new(format!(
-                "the groups do not come to rest: {owned} of {partitions} partitions are given out"
-            )));
+            return Err(Error::new("the groups do not come to rest"));
         }
     }
+}
+
+fn is_at_rest(group: &[Member], partitions: usize, epoch: i64) -> bool {
+    let owned: Vec<usize> = group.iter().map(Member::partitions).collect();
+    let all: usize = owned.iter().sum();
+    let most = owned.iter().copied().max().unwrap_or(0);
+    let current = group.first().map_or(0, |member| member.epoch);
+    all >= partitions
+        && most <= all.div_ceil(group.len())
+        && current > epoch
+        && group
+            .iter()
+            .all(|member| member.epoch == current && !member.tells)
 }

@@ -306,13 +306,25 @@ impl Connection {
         self.promote();
     }
 
-    /// Moves finished answers at the head of the line to the output.
+    /// Moves finished answers at the head of the line to the output, as many as may be queued there: they go
+    /// out together where one sync has made many requests durable.
     fn promote(&mut self) {
-        while let Some(Reply::Now(_)) = self.pending.front() {
-            if let Some(Reply::Now(frames)) = self.pending.pop_front() {
-                self.output_bytes += frames.iter().map(Chunk::len).sum::<usize>();
-                self.output.extend(frames);
+        while self.output_bytes < MAX_QUEUED_RESPONSE_BYTES
+            && let Some(head) = self.pending.front_mut()
+        {
+            if let Reply::Later(answer) = head {
+                // Where there is none yet, `next_event` waits for it.
+                match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(answer) => *head = answer.map_or_else(Reply::Close, Reply::Now),
+                    Poll::Pending => return,
+                }
             }
+            let Some(Reply::Now(frames)) = self.pending.pop_front_if(|head| matches!(head, Reply::Now(_)))
+            else {
+                return;
+            };
+            self.output_bytes += frames.iter().map(Chunk::len).sum::<usize>();
+            self.output.extend(frames);
         }
     }
 
@@ -322,7 +334,12 @@ impl Connection {
         while !self.output.is_empty() {
             match self.try_write() {
                 Ok(0) => return Err(End::Failed(io::ErrorKind::WriteZero.into())),
-                Ok(written) => self.wrote(written),
+                Ok(written) => {
+                    self.wrote(written);
+                    if self.output.is_empty() {
+                        self.promote();
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(End::Failed(error)),
             }

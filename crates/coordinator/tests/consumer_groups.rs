@@ -443,6 +443,61 @@ fn a_static_member_comes_back_to_what_it_had() {
 }
 
 #[test]
+fn a_heartbeat_that_comes_after_the_leave_of_a_static_member_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.topic("t", 4);
+    let mut a = Member::new("a");
+    a.instance = Some(text("i"));
+    assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
+    let mut b = bench.join("b", &["t"]);
+    bench.settle(&mut [&mut a, &mut b]);
+    assert_eq!(bench.leave(&a, -2), ErrorCode::None);
+    // With its instance, and as a client sends it that names this only when it says everything.
+    let mut late = a.clone();
+    assert_eq!(bench.beat(&mut late), ErrorCode::FencedMemberEpoch);
+    late.instance = None;
+    assert_eq!(bench.beat(&mut late), ErrorCode::FencedMemberEpoch);
+    let mut twin = Member::new("c");
+    twin.instance = Some(text("i"));
+    assert_eq!(bench.try_join(&mut twin, &["t"], None), ErrorCode::None);
+    assert_eq!((&twin.owned, twin.epoch), (&a.owned, a.epoch));
+    assert_eq!(bench.beat(&mut late), ErrorCode::UnknownMemberId);
+    let (had, epoch) = (b.owned.clone(), b.epoch);
+    bench.settle(&mut [&mut twin, &mut b]);
+    assert_eq!((b.owned, b.epoch), (had, epoch), "nobody else is bothered");
+}
+
+#[test]
+fn a_static_member_that_does_not_come_back_is_gone_after_its_session() {
+    let mut bench = Bench::new();
+    bench.topic("t", 4);
+    let mut a = Member::new("a");
+    a.instance = Some(text("i"));
+    assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
+    bench.pass(30_000);
+    assert_eq!(bench.leave(&a, -2), ErrorCode::None);
+    // Neither the leave nor what is refused keeps the session.
+    assert_eq!(bench.beat(&mut a), ErrorCode::FencedMemberEpoch);
+    bench.pass(15_001);
+    assert_eq!(bench.state(), "Empty");
+}
+
+#[test]
+fn a_fenced_member_joins_again_with_its_id_from_any_epoch() {
+    let mut bench = Bench::new();
+    bench.topic("t", 4);
+    let mut a = bench.join("a", &["t"]);
+    let mut b = bench.join("b", &["t"]);
+    bench.settle(&mut [&mut a, &mut b]);
+    let (had, epoch) = (a.owned.clone(), a.epoch);
+    let mut ahead = a.clone();
+    ahead.epoch += 1;
+    assert_eq!(bench.beat(&mut ahead), ErrorCode::FencedMemberEpoch);
+    assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
+    assert_eq!((a.owned, a.epoch), (had, epoch));
+}
+
+#[test]
 fn a_pattern_follows_the_topics() {
     let mut bench = Bench::new();
     bench.topic("a1", 1);

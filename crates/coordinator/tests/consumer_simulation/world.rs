@@ -465,7 +465,10 @@ impl World {
                 client.tells_all = false;
                 client.hear(response);
             }
-            ErrorCode::FencedMemberEpoch | ErrorCode::UnknownMemberId | ErrorCode::GroupIdNotFound => {
+            error @ (ErrorCode::FencedMemberEpoch
+            | ErrorCode::UnknownMemberId
+            | ErrorCode::GroupIdNotFound) => {
+                assert!(client.epoch > 0, "who joins again is told {error:?}");
                 let used = client.used.clone();
                 client.abandon();
                 if keeps {

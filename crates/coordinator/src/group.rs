@@ -338,11 +338,12 @@ impl Group {
 
     pub(crate) fn validate_transactional_commit(
         &self,
+        topics: &TopicImage,
         request: &TxnOffsetCommitRequest,
     ) -> Result<(), ErrorCode> {
         match &self.membership {
             Membership::Classic(group) => group.validate_transactional_commit(request),
-            Membership::Consumer(group) => group.validate_transactional_commit(request),
+            Membership::Consumer(group) => group.validate_transactional_commit(topics, request),
             Membership::Streams(group) => group.validate_transactional_commit(request),
             Membership::Share(_) => Err(ErrorCode::GroupIdNotFound),
         }

@@ -10,9 +10,12 @@ use milena_coordinator::{
 };
 use milena_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use milena_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use milena_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use milena_protocol::messages::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, HeartbeatRequest, JoinGroupRequest,
-    JoinGroupResponse, SyncGroupRequest, SyncGroupResponse,
+    JoinGroupResponse, OffsetCommitRequest, SyncGroupRequest, SyncGroupResponse,
 };
 use milena_protocol::{ErrorCode, Str, Uuid};
 
@@ -269,6 +272,35 @@ impl Bench {
         }
     }
 
+    fn commit(&mut self, member_id: &str, epoch: i32, topic: &str, partition: i32) -> ErrorCode {
+        let request = OffsetCommitRequest {
+            group_id: text(GROUP),
+            member_id: text(member_id),
+            generation_id_or_member_epoch: epoch,
+            topics: vec![OffsetCommitRequestTopic {
+                name: text(topic),
+                partitions: vec![OffsetCommitRequestPartition {
+                    partition_index: partition,
+                    committed_offset: 7,
+                    ..OffsetCommitRequestPartition::default()
+                }],
+                ..OffsetCommitRequestTopic::default()
+            }],
+            ..OffsetCommitRequest::default()
+        };
+        self.groups.see_topics(&Arc::new(self.topics.clone()));
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let effects = self.groups.commit_offsets(self.now_ms, ticket, 9, &request);
+        self.store(&effects);
+        match effects.replies.into_iter().next() {
+            Some((_, Reply::OffsetCommit(response))) => {
+                ErrorCode::from_code(response.topics[0].partitions[0].error_code)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn group_type(&self) -> String {
         self.groups.list(&[], &[])[0].group_type.to_string()
     }
@@ -495,6 +527,67 @@ fn a_fenced_member_joins_again_with_its_id_from_any_epoch() {
     assert_eq!(bench.beat(&mut ahead), ErrorCode::FencedMemberEpoch);
     assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
     assert_eq!((a.owned, a.epoch), (had, epoch));
+}
+
+#[test]
+fn a_commit_of_an_older_epoch_is_for_what_the_member_has_had_since() {
+    let mut bench = Bench::new();
+    bench.topic("t", 4);
+    let mut a = Member::new("a");
+    a.instance = Some(text("i"));
+    assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
+    let first = a.epoch;
+    let mut b = bench.join("b", &["t"]);
+    assert_eq!(bench.beat(&mut a), ErrorCode::None);
+    // What it is to give up is still its own.
+    assert_eq!(a.partitions().len(), 2);
+    for partition in 0..4 {
+        assert_eq!(bench.commit("a", first, "t", partition), ErrorCode::None);
+    }
+    bench.settle(&mut [&mut a, &mut b]);
+    let (kept, lost) = (a.partitions()[0], b.partitions()[0]);
+    assert!(a.epoch > first);
+    assert_eq!(bench.commit("a", first, "t", kept), ErrorCode::None);
+    assert_eq!(
+        bench.commit("a", first - 1, "t", kept),
+        ErrorCode::StaleMemberEpoch
+    );
+    assert_eq!(bench.commit("a", first, "t", lost), ErrorCode::StaleMemberEpoch);
+    assert_eq!(
+        bench.commit("a", a.epoch + 1, "t", kept),
+        ErrorCode::StaleMemberEpoch
+    );
+    // A static member that is away commits nothing; who comes back has what it had from the beginning.
+    assert_eq!(bench.leave(&a, -2), ErrorCode::None);
+    assert_eq!(bench.commit("a", a.epoch, "t", kept), ErrorCode::StaleMemberEpoch);
+    bench.restart();
+    let mut twin = Member::new("c");
+    twin.instance = Some(text("i"));
+    assert_eq!(bench.try_join(&mut twin, &["t"], None), ErrorCode::None);
+    assert_eq!(bench.commit("a", a.epoch, "t", kept), ErrorCode::UnknownMemberId);
+    assert_eq!(bench.commit("c", first - 1, "t", kept), ErrorCode::None);
+}
+
+#[test]
+fn a_classic_member_commits_with_an_older_generation_what_it_has_had_since() {
+    let mut bench = Bench::new();
+    bench.topic("t", 2);
+    let mut a = bench.join("a", &[]);
+    let id = bench.join_classic("", "t", &[]).member_id.to_string();
+    let first = bench.join_classic(&id, "t", &[]);
+    assert_eq!(assigned(&bench.sync(&first)).len(), 2);
+    bench.topic("t", 4);
+    bench.settle(&mut [&mut a]);
+    assert_eq!(bench.beat_classic(&first), ErrorCode::RebalanceInProgress);
+    let second = bench.join_classic(&id, "t", &[0, 1]);
+    assert!(second.generation_id > first.generation_id);
+    assert_eq!(assigned(&bench.sync(&second)).len(), 4);
+    assert_eq!(bench.commit(&id, second.generation_id, "t", 3), ErrorCode::None);
+    assert_eq!(bench.commit(&id, first.generation_id, "t", 0), ErrorCode::None);
+    assert_eq!(
+        bench.commit(&id, first.generation_id, "t", 3),
+        ErrorCode::IllegalGeneration
+    );
 }
 
 #[test]

@@ -552,6 +552,9 @@ impl ConsumerGroup {
             if let Some(mut member) = self.members.get(&member_id).cloned() {
                 member.epoch = LEAVE_STATIC_EPOCH;
                 member.revoking = Assigned::new();
+                // Whoever comes back has them from the beginning, whatever its epoch is then.
+                let since = member.assigned.values_mut().flat_map(BTreeMap::values_mut);
+                since.for_each(|since| *since = 0);
                 self.store_current(step.effects, &member);
                 step.timers.cancel(self.revocation_timer(&member_id));
                 self.put_member(member);

@@ -4,6 +4,7 @@ use milena_protocol::messages::{OffsetCommitRequest, TxnOffsetCommitRequest};
 use milena_protocol::{ErrorCode, Str};
 
 use super::ConsumerGroup;
+use super::member::Member;
 use crate::group::UnusedSince;
 use crate::topics::TopicImage;
 
@@ -19,60 +20,62 @@ impl ConsumerGroup {
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
-        let member = self.members.get(&request.member_id);
-        let uses_epochs = member.is_some_and(|member| member.classic.is_none());
-        if uses_epochs && version < FIRST_COMMIT_VERSION_WITH_MEMBER_EPOCHS {
+        let member = self.member_that_commits(&request.member_id)?;
+        if member.classic.is_none() && version < FIRST_COMMIT_VERSION_WITH_MEMBER_EPOCHS {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        self.validate_epoch(&request.member_id, epoch, ErrorCode::StaleMemberEpoch, || {
-            // Whoever commits with an older epoch may do so for what it has had since then (KIP-1251).
-            let member = self.members.get(&request.member_id)?;
-            let held = request.topics.iter().all(|topic| {
-                let by_name = topics.get(&topic.name).map(|topic| topic.id);
-                let assigned = by_name.and_then(|id| member.assigned.get(&id));
-                topic.partitions.iter().all(|partition| {
-                    let since = assigned.and_then(|assigned| assigned.get(&partition.partition_index));
-                    since.is_some_and(|since| *since <= epoch)
-                })
-            });
-            (held && epoch < member.epoch).then_some(())
-        })
+        let partitions = request.topics.iter().flat_map(|topic| {
+            let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
+            indexes.map(|index| (&topic.name, index))
+        });
+        if may_commit(topics, member, epoch, partitions) {
+            Ok(())
+        } else {
+            Err(stale(member))
+        }
     }
 
     pub(crate) fn validate_transactional_commit(
         &self,
+        topics: &TopicImage,
         request: &TxnOffsetCommitRequest,
     ) -> Result<(), ErrorCode> {
         let epoch = request.generation_id;
-        if epoch < 0 && (self.members.is_empty() || request.member_id.is_empty()) {
+        let names_nobody = request.member_id.is_empty() && request.group_instance_id.is_none();
+        if epoch < 0 && (self.members.is_empty() || (epoch == -1 && names_nobody)) {
             return Ok(());
         }
-        self.validate_epoch(&request.member_id, epoch, ErrorCode::IllegalGeneration, || None)
+        let member = self.member_that_commits(&request.member_id)?;
+        let partitions = request.topics.iter().flat_map(|topic| {
+            let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
+            indexes.map(|index| (&topic.name, index))
+        });
+        if may_commit(topics, member, epoch, partitions) {
+            Ok(())
+        } else {
+            Err(ErrorCode::IllegalGeneration)
+        }
     }
 
     /// A fetch that names no member is anybody's.
     pub(crate) fn validate_offset_fetch(&self, member_id: Option<&Str>, epoch: i32) -> Result<(), ErrorCode> {
-        let Some(member_id) = member_id.filter(|_| epoch >= 0) else {
-            return Ok(());
+        let Some(member_id) = member_id else {
+            return if epoch < 0 {
+                Ok(())
+            } else {
+                Err(ErrorCode::UnknownMemberId)
+            };
         };
-        self.validate_epoch(member_id, epoch, ErrorCode::StaleMemberEpoch, || None)
+        let member = self.member_that_commits(member_id)?;
+        if member.epoch == epoch {
+            Ok(())
+        } else {
+            Err(stale(member))
+        }
     }
 
-    fn validate_epoch(
-        &self,
-        member_id: &Str,
-        epoch: i32,
-        stale: ErrorCode,
-        exception: impl FnOnce() -> Option<()>,
-    ) -> Result<(), ErrorCode> {
-        let member = self.members.get(member_id).ok_or(ErrorCode::UnknownMemberId)?;
-        if member.epoch == epoch {
-            return Ok(());
-        }
-        match member.classic {
-            Some(_) => Err(ErrorCode::IllegalGeneration),
-            None => exception().ok_or(stale),
-        }
+    fn member_that_commits(&self, member_id: &Str) -> Result<&Member, ErrorCode> {
+        self.members.get(member_id).ok_or(ErrorCode::UnknownMemberId)
     }
 
     pub(crate) fn offsets_unused_since(&self) -> UnusedSince {
@@ -82,3 +85,31 @@ impl ConsumerGroup {
 
 /// OffsetCommit from this version on knows STALE_MEMBER_EPOCH.
 const FIRST_COMMIT_VERSION_WITH_MEMBER_EPOCHS: i16 = 9;
+
+/// Whoever commits with an older epoch may do so for what it has had since then, also while it is to give it
+/// up (KIP-1251).
+fn may_commit<'a>(
+    topics: &TopicImage,
+    member: &Member,
+    epoch: i32,
+    mut partitions: impl Iterator<Item = (&'a Str, i32)>,
+) -> bool {
+    if epoch == member.epoch {
+        return true;
+    }
+    let held_since = |topic: &Str, partition: i32| {
+        let id = topics.get(topic)?.id;
+        let mut held = [&member.assigned, &member.revoking].into_iter();
+        held.find_map(|held| held.get(&id)?.get(&partition).copied())
+    };
+    epoch < member.epoch
+        && partitions
+            .all(|(topic, partition)| held_since(topic, partition).is_some_and(|since| since <= epoch))
+}
+
+fn stale(member: &Member) -> ErrorCode {
+    match member.classic {
+        Some(_) => ErrorCode::IllegalGeneration,
+        None => ErrorCode::StaleMemberEpoch,
+    }
+}

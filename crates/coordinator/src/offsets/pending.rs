@@ -114,7 +114,7 @@ impl Group {
         if is_new && self.offsets.pending.len() >= MAX_PENDING_PRODUCERS_PER_GROUP {
             return refuse(request, ErrorCode::CoordinatorNotAvailable);
         }
-        if let Err(error) = self.validate_transactional_commit(request) {
+        if let Err(error) = self.validate_transactional_commit(step.topics, request) {
             return refuse(request, error);
         }
         let mut response = refuse(request, ErrorCode::None);

@@ -295,7 +295,7 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "franz-go-groups",
-        proves: "consumer groups of KIP-848 with franz-go: joins, crashes, patterns, an upgrade",
+        proves: "consumer groups of KIP-848 with franz-go: joins, crashes, static members, patterns, an upgrade",
         needs: &[Needs::Go],
         program: Program::Go("franzgroups"),
         host: Host::Given,

@@ -1,5 +1,5 @@
-// franz-go in consumer groups of KIP-848: members join, leave and crash, follow a pattern that the
-// broker resolves, and take a group of the classic protocol over while it is in use.
+// franz-go in consumer groups of KIP-848: members join, leave, crash and come back as static members, follow a pattern that
+// the broker resolves, and take a group of the classic protocol over while it is in use.
 package main
 
 import (
@@ -41,11 +41,13 @@ func create(topic string, partitions int32) {
 }
 
 // fast makes a group notice within seconds who crashed.
-func fast(group string) {
+func fast(group string) { configure(group, "5000") }
+
+func configure(group, session string) {
 	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
 	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeGroupConfig, group
 	for name, value := range map[string]string{
-		"consumer.session.timeout.ms": "5000", "consumer.heartbeat.interval.ms": "300", "consumer.assignment.interval.ms": "100",
+		"consumer.session.timeout.ms": session, "consumer.heartbeat.interval.ms": "300", "consumer.assignment.interval.ms": "100",
 	} {
 		config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
 		config.Name, config.Value = name, kmsg.StringPtr(value)
@@ -75,6 +77,8 @@ type member struct {
 	owned  map[string]bool
 	read   []string
 	lost   int
+	// How often it was given or lost something.
+	changes int
 }
 
 func join(group string, options ...kgo.Opt) *member {
@@ -83,6 +87,7 @@ func join(group string, options ...kgo.Opt) *member {
 		made.mutex.Lock()
 		defer made.mutex.Unlock()
 		for topic, numbers := range partitions {
+			made.changes += len(numbers)
 			for _, number := range numbers {
 				if name := fmt.Sprintf("%s-%d", topic, number); owns {
 					made.owned[name] = true
@@ -140,6 +145,12 @@ func (m *member) owns() []string {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	return slices.Sorted(maps.Keys(m.owned))
+}
+
+func (m *member) changed() int {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	return m.changes
 }
 
 func (m *member) has() []string {
@@ -251,6 +262,60 @@ func patterns() {
 	follower.leave()
 }
 
+// leaveForAWhile is how a static member goes that will come back. franz-go 1.22 sends its leave (epoch -2) without the instance
+// id, which is refused; the member would be in the group until its session's time is over. So what the client no longer can do
+// is done for it: it is closed, so that no heartbeat of its own brings it back.
+func (m *member) leaveForAWhile(group, instance string) {
+	id, _ := m.client.GroupMetadata()
+	err := m.client.LeaveGroupContext(ctx)
+	m.leave()
+	if errors.Is(err, kerr.InvalidRequest) {
+		request := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		request.Group, request.MemberID, request.MemberEpoch, request.InstanceID = group, id, -2, &instance
+		answer, asked := request.RequestWith(ctx, asker)
+		checks.NoError(asked, "a static member leaves")
+		err = kerr.ErrorForCode(answer.ErrorCode)
+	}
+	checks.NoError(err, "a static member leaves")
+}
+
+// described is what the broker says of a group.
+func described(group string) kmsg.ConsumerGroupDescribeResponseGroup {
+	request := kmsg.NewPtrConsumerGroupDescribeRequest()
+	request.Groups = []string{group}
+	answer, err := request.RequestWith(ctx, asker)
+	checks.NoError(err, "a group is described")
+	return answer.Groups[0]
+}
+
+func staticMembers() {
+	create("g-static", checks.Partitions)
+	// Who is away for a moment shall not be taken for gone, however busy the machine is.
+	configure("g-static", "60000")
+	options := func(name string) []kgo.Opt {
+		return append(newProtocol(), kgo.ConsumeTopics("g-static"), kgo.InstanceID(name))
+	}
+	one, two := join("g-static", options("one")...), join("g-static", options("two")...)
+	waitBalanced("g-static", one, two)
+	checks.WaitFor("the group is at rest", func() bool { return described("g-static").State == "Stable" })
+	had, others, before := one.owns(), two.owns(), described("g-static")
+	changes := two.changed()
+	id, _ := one.client.GroupMetadata()
+	one.leaveForAWhile("g-static", "one")
+	away := slices.ContainsFunc(described("g-static").Members, func(member kmsg.ConsumerGroupDescribeResponseGroupMember) bool {
+		return member.MemberID == id && member.MemberEpoch == -2
+	})
+	checks.Must(away, "a static member that leaves stays in the group, away")
+	again := join("g-static", options("one")...)
+	checks.WaitFor(fmt.Sprintf("it has what it had, %v", had), func() bool { return slices.Equal(again.owns(), had) })
+	after := described("g-static")
+	same := after.State == "Stable" && after.Epoch == before.Epoch && after.AssignmentEpoch == before.AssignmentEpoch
+	checks.Must(same && two.changed() == changes && slices.Equal(two.owns(), others),
+		"under its instance id it comes back to its partitions, and nobody else is bothered", after.State, before.Epoch, after.Epoch)
+	again.leave()
+	two.leave()
+}
+
 func upgrade() {
 	create("g-upgrade", checks.Partitions)
 	fast("g-upgrade")
@@ -290,5 +355,6 @@ func main() {
 	joiningAndLeaving()
 	crashing()
 	patterns()
+	staticMembers()
 	upgrade()
 }

@@ -20,7 +20,7 @@ const REQUESTS: &str = "kafka.request.logger";
 pub(crate) const REQUEST_TARGET: &str = "kafka::request::logger";
 
 /// Beside `root`: the parts that write lines, each with those before it.
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 27] = [
     REQUESTS,
     "milena",
     "milena.serve",
@@ -44,6 +44,7 @@ const KNOWN: [&str; 26] = [
     "milena_log_disk.moving",
     "milena_log_disk.recovery",
     "milena_log_disk.retention",
+    "milena_log_disk.ring",
     "milena_log_disk.segment",
     "milena_log_disk.store",
     "milena_state_sqlite",

@@ -87,18 +87,14 @@ fn heard(ids: &[streams_group_heartbeat_response::TaskIds]) -> Tasks {
 }
 
 impl Client {
-    /// Gives up what it was told to give up, and takes what is new once it has.
+    /// Gives up what it was told to give up, then takes what is new, and only then says so, as Kafka's client does: what
+    /// it says that it does not have, it is not about to take.
     pub(crate) fn follow(&mut self) {
         if self.active == self.given_active && self.standby == self.given_standby {
             return;
         }
-        let before = self.active.len() + self.standby.len();
-        self.active.retain(|task| self.given_active.contains(task));
-        self.standby.retain(|task| self.given_standby.contains(task));
-        if self.active.len() + self.standby.len() == before {
-            self.active = self.given_active.clone();
-            self.standby = self.given_standby.clone();
-        }
+        self.active = self.given_active.clone();
+        self.standby = self.given_standby.clone();
         self.tells = true;
     }
 

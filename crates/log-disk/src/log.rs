@@ -218,7 +218,7 @@ impl State {
     }
 
     /// The segments that hold something that may not be on the disk.
-    fn unsynced(&self) -> Vec<Arc<Segment>> {
+    pub(crate) fn unsynced(&self) -> Vec<Arc<Segment>> {
         let synced = self
             .segments
             .iter()

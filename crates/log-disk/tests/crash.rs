@@ -27,7 +27,7 @@ use run::Run;
 const SEEDS: u64 = 2_000;
 const SEEDS_OF_MOVES: u64 = 800;
 const SEEDS_OF_COMPACTION: u64 = 500;
-const SEEDS_OF_TRANSACTIONS: u64 = 400;
+const SEEDS_OF_TRANSACTIONS: u64 = 500;
 /// Runs whose first life is ended at each of its changes in turn.
 const SEEDS_AT_EVERY_CHANGE: u64 = 4;
 /// A program with a planted bug is found out by one of so many seeds.

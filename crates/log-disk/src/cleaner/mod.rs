@@ -289,10 +289,10 @@ impl DiskLog {
         }
         self.directory
             .set_recovery_points([(self.folder.clone(), recovery_point)])?;
+        let last_records = self.last_records()?;
         let mut numbers = Numbers::default();
         let map = self.map(candidate, means, &mut numbers)?;
         let end = map.latest().saturating_add(1);
-        let last_records = LastRecords::of(&lock(&self.state).producers);
         let rules = Rules {
             map: &map,
             now_ms,
@@ -320,6 +320,24 @@ impl DiskLog {
             bytes = numbers.bytes_read, written = numbers.bytes_written, "compacted"
         );
         Ok(())
+    }
+
+    /// With everything on the disk that it goes by: if a power cut took the last batch of a producer, the one before
+    /// would have to be there.
+    fn last_records(&self) -> Result<LastRecords, Stopped> {
+        let (last_records, unsynced) = {
+            let state = lock(&self.state);
+            (LastRecords::of(&state.producers), state.unsynced())
+        };
+        match unsynced.iter().try_for_each(|segment| segment.sync()) {
+            Ok(()) => Ok(last_records),
+            // The files of what was deleted meanwhile may be gone.
+            Err(_) if !self.is_cleanable() => Err(Stopped::Aborted),
+            Err(error) => {
+                self.directory.fail(&error);
+                Err(error.into())
+            }
+        }
     }
 
     /// What is to be known of the transactions in the log from `from` to `to`, which begins in the first

@@ -7,7 +7,22 @@ use milena_coordinator::{ConsumerGroupConfig, ShareGroupConfig, StreamsGroupConf
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, GroupSettings};
 use crate::features;
+use crate::settings::Derived;
 use crate::topics::Overrides;
+
+/// Most groups have no configs of their own, and what they have in common is made once.
+fn in_force<T>(
+    broker: &Broker,
+    group_id: &str,
+    defaults: &Derived<T>,
+    of: impl Fn(&BrokerConfig, &Overrides) -> T,
+) -> Arc<T> {
+    let config = broker.topics.settings().current();
+    match broker.group_configs.current().given_to(group_id) {
+        Some(overrides) => Arc::new(of(&config, overrides)),
+        None => defaults.of(config, |config| of(config, &Overrides::default())),
+    }
+}
 
 /// `group.coordinator.rebalance.protocols` and the feature `group.version` let members use the consumer protocol.
 pub(crate) fn consumer_groups_are_on(broker: &Broker) -> bool {
@@ -20,13 +35,7 @@ pub(crate) fn consumer_groups_are_on(broker: &Broker) -> bool {
 }
 
 pub(crate) fn consumer(broker: &Broker, group_id: &str) -> Arc<ConsumerGroupConfig> {
-    let config = broker.topics.settings().current();
-    match broker.group_configs.current().given_to(group_id) {
-        Some(overrides) => Arc::new(consumer_of(&config, overrides)),
-        None => broker
-            .consumer_defaults
-            .of(config, |config| consumer_of(config, &Overrides::default())),
-    }
+    in_force(broker, group_id, &broker.consumer_defaults, consumer_of)
 }
 
 /// `group.coordinator.rebalance.protocols` and the feature `streams.version` let members use the streams protocol.
@@ -37,13 +46,7 @@ pub(crate) fn streams_groups_are_on(broker: &Broker) -> bool {
 }
 
 pub(crate) fn streams(broker: &Broker, group_id: &str) -> Arc<StreamsGroupConfig> {
-    let config = broker.topics.settings().current();
-    match broker.group_configs.current().given_to(group_id) {
-        Some(overrides) => Arc::new(streams_of(&config, overrides)),
-        None => broker
-            .streams_defaults
-            .of(config, |config| streams_of(config, &Overrides::default())),
-    }
+    in_force(broker, group_id, &broker.streams_defaults, streams_of)
 }
 
 /// The feature `share.version` lets there be share groups; as in Kafka, `group.coordinator.rebalance.protocols` has no say.
@@ -52,13 +55,7 @@ pub(crate) fn share_groups_are_on(broker: &Broker) -> bool {
 }
 
 pub(crate) fn share(broker: &Broker, group_id: &str) -> Arc<ShareGroupConfig> {
-    let config = broker.topics.settings().current();
-    match broker.group_configs.current().given_to(group_id) {
-        Some(overrides) => Arc::new(share_of(&config, overrides)),
-        None => broker
-            .share_defaults
-            .of(config, |config| share_of(config, &Overrides::default())),
-    }
+    in_force(broker, group_id, &broker.share_defaults, share_of)
 }
 
 /// Of a group without configs of its own, if `overrides` is empty.

@@ -134,12 +134,19 @@ impl<const BYTES: usize> EntryFile<BYTES> {
         self.dirty.store(true, Ordering::Release);
     }
 
-    /// Cuts the file behind the last entry that is good.
+    /// Cuts the file behind the last entry that is good, and follows the one before it: what a power cut left of
+    /// entries may be zeros, which point to the first batch.
     pub(crate) fn truncate_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
         let entries = self.entries.load(Ordering::Acquire);
         let mut count = entries;
-        while count > 0 && !is_good(&self.get(count - 1)?)? {
-            count -= 1;
+        while let Some(last) = count.checked_sub(1) {
+            let entry = self.get(last)?;
+            // Big endian, and never negative.
+            let follows = last == 0 || self.get(last - 1)? < entry;
+            if follows && is_good(&entry)? {
+                break;
+            }
+            count = last;
         }
         if count < entries {
             self.dirty.store(true, Ordering::Release);
@@ -438,6 +445,25 @@ mod tests {
         index.flush().unwrap();
         let again = OffsetIndex::load(&folder, 100).unwrap();
         assert_eq!(again.position(125).unwrap(), 2000);
+    }
+
+    #[test]
+    fn zeros_behind_entries_that_are_cut_do_not_count_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().to_owned(), Disk::default());
+        let index = OffsetIndex::load(&folder, 100).unwrap();
+        for (offset, position) in [(110, 1000), (120, 2000), (130, 3000)] {
+            index.push(offset, position).unwrap();
+        }
+        index.flush().unwrap();
+        let path = files::segment_file(dir.path(), 100, "index");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.resize(bytes.len() + 16, 0);
+        std::fs::write(&path, bytes).unwrap();
+        let again = OffsetIndex::load(&folder, 100).unwrap();
+        // Offset 100 is in the batch at 0, as the zeros say: only their place tells that they are no entry.
+        again.truncate_to(|offset, _| Ok(offset < 120)).unwrap();
+        assert_eq!((again.size_bytes(), again.position(500).unwrap()), (8, 1000));
     }
 
     #[test]

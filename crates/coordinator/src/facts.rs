@@ -34,10 +34,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use milena_protocol::stored::{GroupMetadataValue, OffsetCommitValue, TransactionLogValue};
 use milena_protocol::{Message, Reader, Str, Writer};
 
-use crate::consumer::Part;
-use crate::share;
 use crate::share_partitions::SharePartitionKey;
-use crate::streams;
 
 /// The version of GroupMetadataValue that is written (as Kafka: 4 has no use yet).
 const GROUP_METADATA_VERSION: i16 = 3;
@@ -76,19 +73,45 @@ pub(crate) enum Key {
     Transaction {
         transactional_id: Str,
     },
-    ConsumerGroup {
+    Part {
+        of: PartsOf,
         group: Str,
         part: Part,
     },
-    StreamsGroup {
-        group: Str,
-        part: streams::Part,
-    },
     ShareState(SharePartitionKey),
-    ShareGroup {
-        group: Str,
-        part: share::Part,
-    },
+}
+
+/// A group that is stored in several facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PartsOf {
+    Consumer,
+    Streams,
+    Share,
+}
+
+impl PartsOf {
+    const ALL: [Self; 3] = [Self::Consumer, Self::Streams, Self::Share];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Consumer => "consumer-group",
+            Self::Streams => "streams-group",
+            Self::Share => "share-group",
+        }
+    }
+}
+
+/// One of these facts. The table above says which of them a type of group has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part {
+    Group,
+    Assignment,
+    Topology,
+    States,
+    Member(Str),
+    Target(Str),
+    Current(Str),
+    Regex(Str),
 }
 
 pub(crate) fn group_key(group: &str) -> Bytes {
@@ -127,13 +150,16 @@ pub(crate) fn transaction_key(transactional_id: &str) -> Bytes {
     Bytes::from(key)
 }
 
-pub(crate) fn consumer_group_key(group: &str, part: &Part) -> Bytes {
+pub(crate) fn part_key(of: PartsOf, group: &str, part: &Part) -> Bytes {
     let mut key = String::with_capacity(64 + group.len());
-    key.push_str("consumer-group/");
+    key.push_str(of.name());
+    key.push('/');
     push_name(&mut key, group);
     let (kind, name) = match part {
         Part::Group => return Bytes::from(key),
         Part::Assignment => ("/assignment", None),
+        Part::Topology => ("/topology", None),
+        Part::States => ("/states", None),
         Part::Member(name) => ("/member/", Some(name)),
         Part::Target(name) => ("/target/", Some(name)),
         Part::Current(name) => ("/current/", Some(name)),
@@ -146,58 +172,15 @@ pub(crate) fn consumer_group_key(group: &str, part: &Part) -> Bytes {
     Bytes::from(key)
 }
 
-/// What a share group has of a partition.
-pub(crate) fn share_state_key(of: &SharePartitionKey) -> Bytes {
-    let mut key = String::with_capacity(64 + of.group.len());
-    key.push_str("share-state/");
-    push_name(&mut key, &of.group);
-    key.push_str(&format!("/{}/{}", of.topic_id, of.partition));
-    Bytes::from(key)
-}
-
-pub(crate) fn share_group_key(group: &str, part: &share::Part) -> Bytes {
-    let mut key = String::with_capacity(64 + group.len());
-    key.push_str("share-group/");
-    push_name(&mut key, group);
-    let (kind, name) = match part {
-        share::Part::Group => return Bytes::from(key),
-        share::Part::Assignment => ("/assignment", None),
-        share::Part::States => ("/states", None),
-        share::Part::Member(name) => ("/member/", Some(name)),
-        share::Part::Target(name) => ("/target/", Some(name)),
-        share::Part::Current(name) => ("/current/", Some(name)),
-    };
-    key.push_str(kind);
-    if let Some(name) = name {
-        push_name(&mut key, name);
-    }
-    Bytes::from(key)
-}
-
-fn parse_share_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<share::Part> {
-    let Some(kind) = parts.next() else {
-        return Some(share::Part::Group);
-    };
-    match kind {
-        "assignment" => return Some(share::Part::Assignment),
-        "states" => return Some(share::Part::States),
-        _ => {}
-    }
-    let name = parse_name(parts.next()?)?;
-    match kind {
-        "member" => Some(share::Part::Member(name)),
-        "target" => Some(share::Part::Target(name)),
-        "current" => Some(share::Part::Current(name)),
-        _ => None,
-    }
-}
-
 fn parse_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Part> {
     let Some(kind) = parts.next() else {
         return Some(Part::Group);
     };
-    if kind == "assignment" {
-        return Some(Part::Assignment);
+    match kind {
+        "assignment" => return Some(Part::Assignment),
+        "topology" => return Some(Part::Topology),
+        "states" => return Some(Part::States),
+        _ => {}
     }
     let name = parse_name(parts.next()?)?;
     match kind {
@@ -209,40 +192,13 @@ fn parse_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Part> {
     }
 }
 
-pub(crate) fn streams_group_key(group: &str, part: &streams::Part) -> Bytes {
-    let mut key = String::with_capacity(64 + group.len());
-    key.push_str("streams-group/");
-    push_name(&mut key, group);
-    let (kind, name) = match part {
-        streams::Part::Group => return Bytes::from(key),
-        streams::Part::Assignment => ("/assignment", None),
-        streams::Part::Topology => ("/topology", None),
-        streams::Part::Member(name) => ("/member/", Some(name)),
-        streams::Part::Target(name) => ("/target/", Some(name)),
-        streams::Part::Current(name) => ("/current/", Some(name)),
-    };
-    key.push_str(kind);
-    if let Some(name) = name {
-        push_name(&mut key, name);
-    }
+/// What a share group has of a partition.
+pub(crate) fn share_state_key(of: &SharePartitionKey) -> Bytes {
+    let mut key = String::with_capacity(64 + of.group.len());
+    key.push_str("share-state/");
+    push_name(&mut key, &of.group);
+    key.push_str(&format!("/{}/{}", of.topic_id, of.partition));
     Bytes::from(key)
-}
-
-fn parse_streams_part<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<streams::Part> {
-    match parts.next() {
-        None => Some(streams::Part::Group),
-        Some("assignment") => Some(streams::Part::Assignment),
-        Some("topology") => Some(streams::Part::Topology),
-        Some(kind) => {
-            let name = parse_name(parts.next()?)?;
-            match kind {
-                "member" => Some(streams::Part::Member(name)),
-                "target" => Some(streams::Part::Target(name)),
-                "current" => Some(streams::Part::Current(name)),
-                _ => None,
-            }
-        }
-    }
 }
 
 pub(crate) fn parse_key(key: &Bytes) -> Result<Key, LoadError> {
@@ -251,7 +207,13 @@ pub(crate) fn parse_key(key: &Bytes) -> Result<Key, LoadError> {
 
 fn try_parse_key(key: &[u8]) -> Option<Key> {
     let mut parts = std::str::from_utf8(key).ok()?.split('/');
-    let parsed = match parts.next()? {
+    let kind = parts.next()?;
+    if let Some(of) = PartsOf::ALL.into_iter().find(|of| of.name() == kind) {
+        let group = parse_name(parts.next()?)?;
+        let part = parse_part(&mut parts)?;
+        return parts.next().is_none().then_some(Key::Part { of, group, part });
+    }
+    let parsed = match kind {
         "group" => Key::Group {
             group: parse_name(parts.next()?)?,
         },
@@ -269,23 +231,11 @@ fn try_parse_key(key: &[u8]) -> Option<Key> {
         "transaction" => Key::Transaction {
             transactional_id: parse_name(parts.next()?)?,
         },
-        "consumer-group" => Key::ConsumerGroup {
-            group: parse_name(parts.next()?)?,
-            part: parse_part(&mut parts)?,
-        },
-        "streams-group" => Key::StreamsGroup {
-            group: parse_name(parts.next()?)?,
-            part: parse_streams_part(&mut parts)?,
-        },
         "share-state" => Key::ShareState(SharePartitionKey {
             group: parse_name(parts.next()?)?,
             topic_id: parts.next()?.parse().ok()?,
             partition: parts.next()?.parse().ok()?,
         }),
-        "share-group" => Key::ShareGroup {
-            group: parse_name(parts.next()?)?,
-            part: parse_share_part(&mut parts)?,
-        },
         _ => return None,
     };
     parts.next().is_none().then_some(parsed)
@@ -397,41 +347,22 @@ mod tests {
             let transactional_id = Str::from(group.to_owned());
             assert_eq!(transaction, Key::Transaction { transactional_id });
             let name = Str::from("a/%/.*".to_owned());
-            for part in [
+            let parts = [
                 Part::Group,
                 Part::Assignment,
+                Part::Topology,
+                Part::States,
                 Part::Member(name.clone()),
                 Part::Target(name.clone()),
                 Part::Current(name.clone()),
                 Part::Regex(name.clone()),
-            ] {
-                let key = parse_key(&consumer_group_key(group, &part)).unwrap();
-                let group = Str::from(group.to_owned());
-                assert_eq!(key, Key::ConsumerGroup { group, part });
-            }
-            for part in [
-                streams::Part::Group,
-                streams::Part::Assignment,
-                streams::Part::Topology,
-                streams::Part::Member(name.clone()),
-                streams::Part::Target(name.clone()),
-                streams::Part::Current(name.clone()),
-            ] {
-                let key = parse_key(&streams_group_key(group, &part)).unwrap();
-                let group = Str::from(group.to_owned());
-                assert_eq!(key, Key::StreamsGroup { group, part });
-            }
-            for part in [
-                share::Part::Group,
-                share::Part::Assignment,
-                share::Part::States,
-                share::Part::Member(name.clone()),
-                share::Part::Target(name.clone()),
-                share::Part::Current(name.clone()),
-            ] {
-                let key = parse_key(&share_group_key(group, &part)).unwrap();
-                let group = Str::from(group.to_owned());
-                assert_eq!(key, Key::ShareGroup { group, part });
+            ];
+            for of in PartsOf::ALL {
+                for part in parts.clone() {
+                    let key = parse_key(&part_key(of, group, &part)).unwrap();
+                    let group = Str::from(group.to_owned());
+                    assert_eq!(key, Key::Part { of, group, part });
+                }
             }
         }
     }

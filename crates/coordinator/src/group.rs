@@ -3,6 +3,7 @@
 //!
 //! What differs from type to type is asked of [`Membership`] here, and nowhere else.
 
+use bytes::Bytes;
 use milena_protocol::messages::{OffsetCommitRequest, TxnOffsetCommitRequest};
 use milena_protocol::stored::GroupMetadataValue;
 use milena_protocol::{ErrorCode, Str};
@@ -10,7 +11,7 @@ use milena_protocol::{ErrorCode, Str};
 use crate::Effects;
 use crate::classic::{ClassicGroup, State};
 use crate::consumer::ConsumerGroup;
-use crate::facts;
+use crate::facts::{self, LoadError, Part, PartsOf};
 use crate::offsets::Offsets;
 use crate::share::{SHARE_PROTOCOL_TYPE, ShareGroup};
 use crate::step::Step;
@@ -26,6 +27,36 @@ pub(crate) enum Membership {
     Consumer(ConsumerGroup),
     Streams(StreamsGroup),
     Share(ShareGroup),
+}
+
+impl Membership {
+    /// Of a group that is stored in several facts, before the first of them.
+    pub(crate) fn in_parts(of: PartsOf, id: Str) -> Self {
+        match of {
+            PartsOf::Consumer => Self::Consumer(ConsumerGroup::new(id)),
+            PartsOf::Streams => Self::Streams(StreamsGroup::new(id)),
+            PartsOf::Share => Self::Share(ShareGroup::new(id)),
+        }
+    }
+
+    /// Takes one of the stored facts, in any order. [`Self::all_parts_loaded`] must follow the last.
+    pub(crate) fn load_part(&mut self, part: Part, key: &Bytes, value: &Bytes) -> Result<(), LoadError> {
+        match self {
+            Self::Classic(_) => Err(LoadError::UnknownKey(key.clone())),
+            Self::Consumer(group) => group.load(part, key, value),
+            Self::Streams(group) => group.load(part, key, value),
+            Self::Share(group) => group.load(part, key, value),
+        }
+    }
+
+    pub(crate) fn all_parts_loaded(&mut self) {
+        match self {
+            Self::Classic(_) => {}
+            Self::Consumer(group) => group.loaded(),
+            Self::Streams(group) => group.loaded(),
+            Self::Share(group) => group.loaded(),
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -26,14 +26,12 @@ use milena_protocol::{ErrorCode, Str, Uuid};
 
 use crate::classic::{ClassicGroup, Join, Parked, State};
 use crate::consumer::{self, ConsumerGroup, ConsumerGroupConfig};
-use crate::facts::{self, Key, LoadError};
+use crate::facts::{self, Key, LoadError, PartsOf};
 use crate::group::{Group, Membership};
 use crate::limits::{MAX_GROUPS_PER_SHARD, MAX_NAME_BYTES};
 use crate::modern::Refusal;
 use crate::offsets::{self, pending};
-use crate::share::ShareGroup;
 use crate::step::Step;
-use crate::streams::StreamsGroup;
 use crate::timers::{TimerKey, Timers};
 use crate::topics::TopicImage;
 use crate::{Client, Effects, GroupConfig, Reply, Ticket};
@@ -87,9 +85,7 @@ impl Groups {
         self.timers.clear();
         let mut offsets = Vec::new();
         let mut pending = Vec::new();
-        let mut consumers: BTreeMap<Str, ConsumerGroup> = BTreeMap::new();
-        let mut streams: BTreeMap<Str, StreamsGroup> = BTreeMap::new();
-        let mut shares: BTreeMap<Str, ShareGroup> = BTreeMap::new();
+        let mut in_parts: BTreeMap<(PartsOf, Str), Membership> = BTreeMap::new();
         for (key, value) in rows {
             match facts::parse_key(&key)? {
                 Key::Group { group } => {
@@ -114,41 +110,17 @@ impl Groups {
                     let value: OffsetCommitValue = facts::decode(&key, &value)?;
                     pending.push((group, producer_id, topic, partition, value));
                 }
-                Key::ConsumerGroup { group, part } => {
-                    let loaded = consumers
-                        .entry(group.clone())
-                        .or_insert_with(|| ConsumerGroup::new(group));
-                    loaded.load(part, &key, &value)?;
-                }
-                Key::StreamsGroup { group, part } => {
-                    let loaded = streams
-                        .entry(group.clone())
-                        .or_insert_with(|| StreamsGroup::new(group));
-                    loaded.load(part, &key, &value)?;
-                }
-                Key::ShareGroup { group, part } => {
-                    let loaded = shares
-                        .entry(group.clone())
-                        .or_insert_with(|| ShareGroup::new(group));
-                    loaded.load(part, &key, &value)?;
+                Key::Part { of, group, part } => {
+                    let empty = || Membership::in_parts(of, group.clone());
+                    let loaded = in_parts.entry((of, group.clone())).or_insert_with(empty);
+                    loaded.load_part(part, &key, &value)?;
                 }
                 Key::Transaction { .. } | Key::ShareState(_) => return Err(LoadError::UnknownKey(key)),
             }
         }
-        for (id, mut group) in consumers {
-            group.loaded();
-            let group = Group::of(id.clone(), Membership::Consumer(group));
-            self.groups.insert(id, group);
-        }
-        for (id, mut group) in streams {
-            group.loaded();
-            let group = Group::of(id.clone(), Membership::Streams(group));
-            self.groups.insert(id, group);
-        }
-        for (id, mut group) in shares {
-            group.loaded();
-            let group = Group::of(id.clone(), Membership::Share(group));
-            self.groups.insert(id, group);
+        for ((_, id), mut membership) in in_parts {
+            membership.all_parts_loaded();
+            self.groups.insert(id.clone(), Group::of(id, membership));
         }
         for (id, topic, partition, value) in offsets {
             let group = self

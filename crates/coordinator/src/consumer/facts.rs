@@ -12,28 +12,11 @@ use milena_protocol::stored::{
 use super::member::Member;
 use super::{ConsumerGroup, Resolved};
 use crate::Effects;
-use crate::facts::{self, LoadError, consumer_group_key};
+use crate::facts::{self, LoadError, Part, PartsOf};
 use crate::modern::TopicPartitions;
 
 /// The only version of each of the values.
 const VERSION: i16 = 0;
-
-/// A fact of a group that is made of several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// ConsumerGroupMetadataValue
-    Group,
-    /// ConsumerGroupTargetAssignmentMetadataValue
-    Assignment,
-    /// ConsumerGroupMemberMetadataValue
-    Member(Str),
-    /// ConsumerGroupTargetAssignmentMemberValue
-    Target(Str),
-    /// ConsumerGroupCurrentMemberAssignmentValue
-    Current(Str),
-    /// ConsumerGroupRegularExpressionValue
-    Regex(Str),
-}
 
 impl ConsumerGroup {
     /// Takes one of the stored facts, in any order. [`Self::loaded`] must follow the last.
@@ -71,6 +54,7 @@ impl ConsumerGroup {
                 };
                 self.regexes.insert(pattern, resolved);
             }
+            Part::Topology | Part::States => return Err(LoadError::UnknownKey(key.clone())),
         }
         Ok(())
     }
@@ -162,6 +146,6 @@ impl ConsumerGroup {
     }
 
     fn key(&self, part: &Part) -> Bytes {
-        consumer_group_key(&self.id, part)
+        facts::part_key(PartsOf::Consumer, &self.id, part)
     }
 }

@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use milena_protocol::{Str, Uuid};
 
-pub(crate) use facts::Part;
 pub(crate) use heartbeat::validate;
 use member::{Assigned, Member};
 

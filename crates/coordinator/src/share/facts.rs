@@ -13,28 +13,11 @@ use super::ShareGroup;
 use super::member::Member;
 use super::state_partitions::StatePartitions;
 use crate::Effects;
-use crate::facts::{self, LoadError, share_group_key};
+use crate::facts::{self, LoadError, Part, PartsOf};
 use crate::modern::TopicPartitions;
 
 /// The only version of each of the values.
 const VERSION: i16 = 0;
-
-/// A fact of a group that is made of several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// ShareGroupMetadataValue
-    Group,
-    /// ShareGroupTargetAssignmentMetadataValue
-    Assignment,
-    /// ShareGroupStatePartitionMetadataValue
-    States,
-    /// ShareGroupMemberMetadataValue
-    Member(Str),
-    /// ShareGroupTargetAssignmentMemberValue
-    Target(Str),
-    /// ShareGroupCurrentMemberAssignmentValue
-    Current(Str),
-}
 
 impl ShareGroup {
     /// Takes one of the stored facts, in any order. [`Self::loaded`] must follow the last.
@@ -68,6 +51,7 @@ impl ShareGroup {
                 let target = topics.map(|topic| (topic.topic_id, topic.partitions.into_iter().collect()));
                 self.target.insert(id, target.collect());
             }
+            Part::Topology | Part::Regex(_) => return Err(LoadError::UnknownKey(key.clone())),
         }
         Ok(())
     }
@@ -147,6 +131,6 @@ impl ShareGroup {
     }
 
     fn key(&self, part: &Part) -> Bytes {
-        share_group_key(&self.id, part)
+        facts::part_key(PartsOf::Share, &self.id, part)
     }
 }

@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use milena_protocol::Str;
 
-pub(crate) use facts::Part;
 pub(crate) use heartbeat::validate;
 use member::Member;
 use state_partitions::StatePartitions;

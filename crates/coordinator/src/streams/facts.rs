@@ -13,29 +13,12 @@ use super::member::{Member, Said};
 use super::tasks::Target;
 use super::topology::Topology;
 use crate::Effects;
-use crate::facts::{self, LoadError, streams_group_key};
+use crate::facts::{self, LoadError, Part, PartsOf};
 
 /// The only version of each of the values.
 const VERSION: i16 = 0;
 /// The one setting among those that an assignment follows.
 const STANDBY_REPLICAS: &str = "num.standby.replicas";
-
-/// A fact of a group that is made of several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// StreamsGroupMetadataValue
-    Group,
-    /// StreamsGroupTargetAssignmentMetadataValue
-    Assignment,
-    /// StreamsGroupTopologyValue
-    Topology,
-    /// StreamsGroupMemberMetadataValue
-    Member(Str),
-    /// StreamsGroupTargetAssignmentMemberValue
-    Target(Str),
-    /// StreamsGroupCurrentMemberAssignmentValue
-    Current(Str),
-}
 
 impl StreamsGroup {
     /// Takes one of the stored facts, in any order. [`Self::loaded`] must follow the last.
@@ -68,6 +51,7 @@ impl StreamsGroup {
                 let value: StreamsGroupTargetAssignmentMemberValue = facts::decode(key, value)?;
                 self.target.insert(id, Target::load(value));
             }
+            Part::States | Part::Regex(_) => return Err(LoadError::UnknownKey(key.clone())),
         }
         Ok(())
     }
@@ -146,6 +130,6 @@ impl StreamsGroup {
     }
 
     fn key(&self, part: &Part) -> Bytes {
-        streams_group_key(&self.id, part)
+        facts::part_key(PartsOf::Streams, &self.id, part)
     }
 }

@@ -30,7 +30,6 @@ use std::collections::{BTreeMap, HashMap};
 use milena_protocol::Str;
 
 use configure::Configured;
-pub(crate) use facts::Part;
 pub(crate) use heartbeat::{Answer, validate};
 use member::{Member, MemberState};
 use tasks::{Held, Target, each_since};

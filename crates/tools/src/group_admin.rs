@@ -176,6 +176,39 @@ pub(crate) async fn listed(
     Ok(groups)
 }
 
+/// `--list`: the ids of the groups of one type, or with `--state` also in which state each is.
+pub(crate) async fn list(
+    client: &mut Client,
+    options: &Options,
+    group_type: &'static str,
+    known: &[&'static str],
+) -> ToolResult {
+    let types = [Str::from(group_type)];
+    if let Some(text) = options.get("state") {
+        let states = states(text, known)?;
+        print_states(&listed(client, &states, &types).await?);
+    } else {
+        for group in listed(client, &[], &types).await? {
+            println!("{}", group.group_id);
+        }
+    }
+    Ok(())
+}
+
+/// The groups that `--group` names, in their order, or `--all-groups` of a type.
+pub(crate) async fn wanted(
+    client: &mut Client,
+    options: &Options,
+    group_type: &'static str,
+) -> ToolResult<Vec<Str>> {
+    if options.has("all-groups") {
+        let groups = listed(client, &[], &[Str::from(group_type)]).await?;
+        return Ok(groups.into_iter().map(|group| group.group_id).collect());
+    }
+    let named = options.all("group").iter();
+    Ok(named.map(|id| Str::from(id.clone())).collect())
+}
+
 /// A list of states as `--state` takes it, in the broker's words.
 ///
 /// # Errors
@@ -198,7 +231,7 @@ pub(crate) fn states(text: &str, known: &[&'static str]) -> ToolResult<Vec<Str>>
 }
 
 /// The columns GROUP and STATE of `--list --state`.
-pub(crate) fn print_states(groups: &[ListedGroup]) {
+fn print_states(groups: &[ListedGroup]) {
     let width = groups
         .iter()
         .map(|group| group.group_id.len())

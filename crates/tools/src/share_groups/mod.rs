@@ -9,13 +9,14 @@ use std::process::ExitCode;
 use milena_client::{Client, GROUP_COORDINATOR};
 use milena_protocol::Str;
 use milena_protocol::messages::ShareGroupDescribeRequest;
-use milena_protocol::messages::list_groups_response::ListedGroup;
 use milena_protocol::messages::share_group_describe_response::DescribedGroup;
 
-use crate::group_admin::{self, Fault, print_error, print_states, quoted, with_optional_values};
+use crate::group_admin::{self, Fault, print_error, quoted, with_optional_values};
 use crate::options::{Options, Spec, switch, valued};
 use crate::{ToolError, ToolResult, block_on};
 
+/// As ListGroups names it.
+const GROUP_TYPE: &str = "Share";
 const ACTIONS: [&str; 5] = ["list", "describe", "delete", "reset-offsets", "delete-offsets"];
 const STATES: [&str; 3] = ["Stable", "Empty", "Dead"];
 const SCENARIOS: [&str; 3] = ["to-datetime", "to-earliest", "to-latest"];
@@ -191,7 +192,7 @@ fn check_reset(options: &Options) -> ToolResult {
 async fn execute(options: &Options) -> ToolResult {
     let mut client = group_admin::connect(options).await?;
     if options.has("list") {
-        list(&mut client, options).await
+        group_admin::list(&mut client, options, GROUP_TYPE, &STATES).await
     } else if options.has("describe") {
         describe::run(&mut client, options).await
     } else if options.has("delete") {
@@ -203,33 +204,10 @@ async fn execute(options: &Options) -> ToolResult {
     }
 }
 
-async fn all_groups(client: &mut Client, states: &[Str]) -> ToolResult<Vec<ListedGroup>> {
-    group_admin::listed(client, states, &[Str::from("Share")]).await
-}
-
-async fn list(client: &mut Client, options: &Options) -> ToolResult {
-    if let Some(text) = options.get("state") {
-        let states = group_admin::states(text, &STATES)?;
-        print_states(&all_groups(client, &states).await?);
-    } else {
-        for group in all_groups(client, &[]).await? {
-            println!("{}", group.group_id);
-        }
-    }
-    Ok(())
-}
-
 /// The groups that the flags name, in order and each once.
 async fn wanted_groups(client: &mut Client, options: &Options) -> ToolResult<BTreeSet<Str>> {
-    if options.has("all-groups") {
-        let groups = all_groups(client, &[]).await?;
-        return Ok(groups.into_iter().map(|group| group.group_id).collect());
-    }
-    Ok(options
-        .all("group")
-        .iter()
-        .map(|id| Str::from(id.clone()))
-        .collect())
+    let wanted = group_admin::wanted(client, options, GROUP_TYPE).await?;
+    Ok(wanted.into_iter().collect())
 }
 
 /// A share group, and the broker that coordinates it; or why it cannot be described.
@@ -250,7 +228,7 @@ async fn described(client: &mut Client, id: &Str) -> ToolResult<Result<(i32, Des
 }
 
 async fn delete(client: &mut Client, options: &Options) -> ToolResult {
-    let all = all_groups(client, &[]).await?;
+    let all = group_admin::listed(client, &[], &[Str::from(GROUP_TYPE)]).await?;
     let mut failed: Vec<(Str, String)> = Vec::new();
     let mut deleted: Vec<Str> = Vec::new();
     for id in wanted_groups(client, options).await? {

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use milena_client::{Client, ClientError};
 use milena_protocol::{ErrorCode, Str};
 
-use super::{all_groups, group, wanted_groups};
+use super::{GROUP_TYPE, group};
 use crate::group_admin::{self, Fault, MISSING, TopicPartition, partitions_named, print_error};
 use crate::options::Options;
 use crate::{ToolError, ToolResult};
 
 pub(super) async fn groups(client: &mut Client, options: &Options) -> ToolResult {
-    let wanted: BTreeSet<Str> = wanted_groups(client, options).await?.into_iter().collect();
-    let listed = all_groups(client, &[]).await?;
+    let wanted = group_admin::wanted(client, options, GROUP_TYPE).await?;
+    let wanted: BTreeSet<Str> = wanted.into_iter().collect();
+    let listed = group_admin::listed(client, &[], &[Str::from(GROUP_TYPE)]).await?;
     let mut failed: BTreeMap<Str, String> = BTreeMap::new();
     for id in &wanted {
         let state = listed

@@ -7,17 +7,17 @@ use milena_client::Client;
 use milena_protocol::Str;
 use milena_protocol::messages::streams_group_describe_response::{Assignment, Member, TaskIds};
 
+use super::GROUP_TYPE;
 use super::group::{self, Group};
-use super::wanted_groups;
 use crate::group_admin::{
-    EARLIEST, LATEST, MISSING, TopicPartition, coordinator_address, offsets_at, print_error,
+    self, EARLIEST, LATEST, MISSING, TopicPartition, coordinator_address, offsets_at, print_error,
 };
 use crate::options::Options;
 use crate::{ToolError, ToolResult};
 
 pub(super) async fn run(client: &mut Client, options: &Options) -> ToolResult {
     let verbose = options.has("verbose");
-    for id in wanted_groups(client, options).await? {
+    for id in group_admin::wanted(client, options, GROUP_TYPE).await? {
         let group = group::describe(client, &id).await?;
         let group = group.map_err(|fault| ToolError::Failed(fault.exception()))?;
         if options.has("members") {

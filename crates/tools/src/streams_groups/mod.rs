@@ -7,15 +7,13 @@ mod reset;
 
 use std::process::ExitCode;
 
-use milena_client::Client;
-use milena_protocol::Str;
-use milena_protocol::messages::list_groups_response::ListedGroup;
-
-use crate::group_admin::{self, print_error, print_states, with_optional_values};
+use crate::group_admin::{self, print_error, with_optional_values};
 use crate::group_resets::SCENARIOS;
 use crate::options::{Options, Spec, switch, valued};
 use crate::{ToolError, ToolResult, block_on};
 
+/// As ListGroups names it.
+const GROUP_TYPE: &str = "Streams";
 const ACTIONS: [&str; 5] = ["list", "describe", "delete", "reset-offsets", "delete-offsets"];
 const STATES: [&str; 6] = ["Stable", "Dead", "Empty", "Assigning", "Reconciling", "NotReady"];
 
@@ -242,7 +240,7 @@ fn check_internal_topics(options: &Options) -> ToolResult {
 async fn execute(options: &Options) -> ToolResult {
     let mut client = group_admin::connect(options).await?;
     if options.has("list") {
-        list(&mut client, options).await
+        group_admin::list(&mut client, options, GROUP_TYPE, &STATES).await
     } else if options.has("describe") {
         describe::run(&mut client, options).await
     } else if options.has("reset-offsets") {
@@ -252,35 +250,6 @@ async fn execute(options: &Options) -> ToolResult {
     } else {
         delete::offsets(&mut client, options).await
     }
-}
-
-async fn all_groups(client: &mut Client, states: &[Str]) -> ToolResult<Vec<ListedGroup>> {
-    group_admin::listed(client, states, &[Str::from("Streams")]).await
-}
-
-async fn list(client: &mut Client, options: &Options) -> ToolResult {
-    if let Some(text) = options.get("state") {
-        let states = group_admin::states(text, &STATES)?;
-        print_states(&all_groups(client, &states).await?);
-    } else {
-        for group in all_groups(client, &[]).await? {
-            println!("{}", group.group_id);
-        }
-    }
-    Ok(())
-}
-
-/// The groups that the flags name, in their order.
-async fn wanted_groups(client: &mut Client, options: &Options) -> ToolResult<Vec<Str>> {
-    if options.has("all-groups") {
-        let groups = all_groups(client, &[]).await?;
-        return Ok(groups.into_iter().map(|group| group.group_id).collect());
-    }
-    Ok(options
-        .all("group")
-        .iter()
-        .map(|id| Str::from(id.clone()))
-        .collect())
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use milena_client::Client;
 use milena_protocol::{ErrorCode, Str};
 
-use super::{group, wanted_groups};
+use super::{GROUP_TYPE, group};
 use crate::group_admin::{
-    TopicPartition, check_partitions, commit, committed, partitions_named, print_error,
+    self, TopicPartition, check_partitions, commit, committed, partitions_named, print_error,
 };
 use crate::group_resets::{Plan, from_file, print_csv, scenario, within_range};
 use crate::options::Options;
@@ -15,7 +15,7 @@ use crate::{ToolError, ToolResult};
 
 pub(super) async fn run(client: &mut Client, options: &Options) -> ToolResult {
     let mut plans: BTreeMap<Str, Plan> = BTreeMap::new();
-    for id in wanted_groups(client, options).await? {
+    for id in group_admin::wanted(client, options, GROUP_TYPE).await? {
         let found = group::describe(client, &id).await?;
         let state = match &found {
             Ok(group) => group.described.group_state.to_string(),

@@ -134,16 +134,27 @@ impl<const BYTES: usize> EntryFile<BYTES> {
         self.dirty.store(true, Ordering::Release);
     }
 
-    /// Cuts the file behind the last entry that is good, and follows the one before it: what a power cut left of
-    /// entries may be zeros, which point to the first batch.
+    /// Cuts the file behind the last entry that is good.
     pub(crate) fn truncate_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
+        self.truncate_after(|_, entry| is_good(entry))
+    }
+
+    /// As [`Self::truncate_to`], of entries that ascend: what a power cut left of one may be zeros, which point
+    /// to the first batch and follow nothing.
+    fn truncate_ascending_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
+        // Big endian, and never negative.
+        let follows = |at: usize, entry: &[u8; BYTES]| -> io::Result<bool> {
+            at.checked_sub(1)
+                .map_or(Ok(true), |before| Ok(self.get(before)? < *entry))
+        };
+        self.truncate_after(|at, entry| Ok(follows(at, entry)? && is_good(entry)?))
+    }
+
+    fn truncate_after(&self, is_good: impl Fn(usize, &[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
         let entries = self.entries.load(Ordering::Acquire);
         let mut count = entries;
         while let Some(last) = count.checked_sub(1) {
-            let entry = self.get(last)?;
-            // Big endian, and never negative.
-            let follows = last == 0 || self.get(last - 1)? < entry;
-            if follows && is_good(&entry)? {
+            if is_good(last, &self.get(last)?)? {
                 break;
             }
             count = last;
@@ -277,7 +288,7 @@ impl OffsetIndex {
 
     /// Cuts the index behind the last entry for whose offset and position `is_good` holds.
     pub(crate) fn truncate_to(&self, is_good: impl Fn(i64, u32) -> io::Result<bool>) -> io::Result<()> {
-        self.entries.truncate_to(|entry| {
+        self.entries.truncate_ascending_to(|entry| {
             let relative = i32::from_be_bytes(number(entry));
             is_good(
                 self.base_offset + i64::from(relative),
@@ -393,7 +404,8 @@ impl TimeIndex {
 
     /// Cuts the index behind the last entry for which `is_good` holds.
     pub(crate) fn truncate_to(&self, is_good: impl Fn(TimeEntry) -> io::Result<bool>) -> io::Result<()> {
-        self.entries.truncate_to(|bytes| is_good(self.entry(bytes)))
+        self.entries
+            .truncate_ascending_to(|bytes| is_good(self.entry(bytes)))
     }
 
     /// An offset at which every earlier record is older than `timestamp_ms`.

@@ -1,4 +1,5 @@
 import java.util.Properties;
+import java.util.concurrent.CountDownLatch;
 
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.streams.KafkaStreams;
@@ -30,14 +31,20 @@ public final class StreamsGroup {
             .to(arguments[3], Produced.with(Serdes.String(), Serdes.String()));
 
         KafkaStreams streams = new KafkaStreams(builder.build(), properties);
+        CountDownLatch stopped = new CountDownLatch(1);
         streams.setStateListener((now, before) -> {
             System.out.println("state " + now);
             System.out.flush();
+            if (now == KafkaStreams.State.NOT_RUNNING) {
+                stopped.countDown();
+            }
         });
         streams.start();
         while (System.in.read() >= 0) {
             // Until whoever started this closes it.
         }
         streams.close();
+        // It returns when the state has changed, which may be before the listener is told.
+        stopped.await();
     }
 }

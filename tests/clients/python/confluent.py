@@ -150,7 +150,7 @@ def auto_creation():
 
 def main():
     admin = AdminClient({"bootstrap.servers": BOOTSTRAP})
-    admin_does(admin.create_topics([NewTopic("confluent", PARTITIONS, 1), NewTopic("confluent-times", 1, 1)]))
+    admin_does(admin.create_topics([NewTopic("confluent", PARTITIONS, 1), NewTopic("confluent-times", 1, 1, config={"retention.ms": "-1"})]))
     for number, codec in enumerate(CODECS):
         produce("confluent", codec, idempotent=number % 2 == 0)
         ok(f"produces with {codec}")

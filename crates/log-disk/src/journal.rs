@@ -148,7 +148,9 @@ impl Journal {
         if parts.is_empty() || bytes > MOST_BYTES || self.position + bytes > self.capacity {
             return false;
         }
-        if self.given_up || self.fill(parts).is_err() {
+        // Before the parts are read for nothing.
+        let is_ready = self.ring.as_ref().is_some_and(Ring::is_ready);
+        if !is_ready || self.given_up || self.fill(parts).is_err() {
             return false;
         }
         let at = self.block_start();

@@ -72,6 +72,11 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether a write may begin.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.file.is_some() && self.under_way.is_none()
+    }
+
     /// Begins to write whole blocks. `false`: nothing was begun, and somebody else has to write them.
     pub(crate) fn start(&mut self, bytes: &[u8], at: u64) -> bool {
         let Some(file) = self.file.as_ref().filter(|_| self.under_way.is_none()) else {

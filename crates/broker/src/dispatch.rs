@@ -5,6 +5,7 @@
 //! is answered in any version, because it is how a client finds out what it may ask (KIP-511).
 
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use milena_protocol::frame;
@@ -49,6 +50,16 @@ pub(crate) enum Reply {
     Later(BoxFuture<Result<Frames, String>>),
     Nothing,
     Close(String),
+}
+
+impl Reply {
+    /// Takes the answer that is waited for, if it is there. Pending only as long as it is not.
+    pub(crate) fn settle(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        if let Self::Later(answer) = self {
+            *self = ready!(answer.as_mut().poll(task)).map_or_else(Self::Close, Self::Now);
+        }
+        Poll::Ready(())
+    }
 }
 
 impl<R> From<R> for Outcome<R> {

@@ -87,7 +87,7 @@ enum Memory {
 enum Event {
     Stopping,
     Granted(Grant),
-    Answered(Result<Vec<Chunk>, String>),
+    Answered,
     Ready(io::Result<()>),
     /// The client has waited as long as its quota asks.
     Unmuted,
@@ -145,12 +145,8 @@ impl Connection {
                     };
                     idle.as_mut().reset(Instant::now() + SLOWEST_PIECE);
                 }
-                Event::Answered(answer) => {
-                    if let Some(head) = self.pending.front_mut() {
-                        *head = answer.map_or_else(Reply::Close, Reply::Now);
-                    }
-                }
-                Event::Unmuted => {}
+                // What there is to do then is done with whatever comes.
+                Event::Answered | Event::Unmuted => {}
                 Event::Ready(Err(error)) => return End::Failed(error),
                 Event::Ready(Ok(())) => {
                     if let Err(end) = self.read() {
@@ -205,12 +201,12 @@ impl Connection {
                     _ => std::future::pending().await,
                 }
             } => Event::Granted(grant),
-            answer = async {
+            () = async {
                 match head {
-                    Some(Reply::Later(answer)) => answer.await,
+                    Some(head @ Reply::Later(_)) => poll_fn(|task| head.settle(task)).await,
                     _ => std::future::pending().await,
                 }
-            } => Event::Answered(answer),
+            } => Event::Answered,
             ready = async {
                 match interest {
                     Some(interest) => stream.ready(interest).await,
@@ -312,12 +308,9 @@ impl Connection {
         while self.output_bytes < MAX_QUEUED_RESPONSE_BYTES
             && let Some(head) = self.pending.front_mut()
         {
-            if let Reply::Later(answer) = head {
-                // Where there is none yet, `next_event` waits for it.
-                match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(answer) => *head = answer.map_or_else(Reply::Close, Reply::Now),
-                    Poll::Pending => return,
-                }
+            // Where there is no answer yet, `next_event` waits for it.
+            if head.settle(&mut Context::from_waker(Waker::noop())).is_pending() {
+                return;
             }
             let Some(Reply::Now(frames)) = self.pending.pop_front_if(|head| matches!(head, Reply::Now(_)))
             else {

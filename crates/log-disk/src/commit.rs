@@ -360,9 +360,7 @@ impl Committer {
     fn stop(&self) {
         let mut queue = lock(&self.queue);
         queue.stopping = true;
-        queue.sleeping = false;
-        drop(queue);
-        self.told.notify_one();
+        self.wake(queue);
     }
 }
 

@@ -134,11 +134,6 @@ impl<const BYTES: usize> EntryFile<BYTES> {
         self.dirty.store(true, Ordering::Release);
     }
 
-    /// Cuts the file behind the last entry that is good.
-    pub(crate) fn truncate_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
-        self.truncate_after(|_, entry| is_good(entry))
-    }
-
     /// As [`Self::truncate_to`], of entries that ascend: what a power cut left of one may be zeros, which point
     /// to the first batch and follow nothing.
     fn truncate_ascending_to(&self, is_good: impl Fn(&[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
@@ -147,10 +142,14 @@ impl<const BYTES: usize> EntryFile<BYTES> {
             at.checked_sub(1)
                 .map_or(Ok(true), |before| Ok(self.get(before)? < *entry))
         };
-        self.truncate_after(|at, entry| Ok(follows(at, entry)? && is_good(entry)?))
+        self.truncate_to(|at, entry| Ok(follows(at, entry)? && is_good(entry)?))
     }
 
-    fn truncate_after(&self, is_good: impl Fn(usize, &[u8; BYTES]) -> io::Result<bool>) -> io::Result<()> {
+    /// Cuts the file behind the last entry that is good; it is told with its place.
+    pub(crate) fn truncate_to(
+        &self,
+        is_good: impl Fn(usize, &[u8; BYTES]) -> io::Result<bool>,
+    ) -> io::Result<()> {
         let entries = self.entries.load(Ordering::Acquire);
         let mut count = entries;
         while let Some(last) = count.checked_sub(1) {

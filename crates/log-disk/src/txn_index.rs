@@ -159,7 +159,8 @@ impl TransactionIndex {
 
     /// Forgets the transactions whose markers are at or behind `offset`.
     pub(crate) fn truncate(&self, offset: i64) -> io::Result<()> {
-        self.entries.truncate_to(|entry| Ok(last_offset(entry) < offset))
+        self.entries
+            .truncate_to(|_, entry| Ok(last_offset(entry) < offset))
     }
 
     /// Forgets everything.

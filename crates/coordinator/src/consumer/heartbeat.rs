@@ -676,9 +676,11 @@ fn take_over(member: &mut Member, client: &Client, request: &ConsumerGroupHeartb
 }
 
 fn check_epoch(member: &Member, epoch: i32, owned: Option<&TopicPartitions>) -> Result<(), Refusal> {
+    if epoch == 0 {
+        // It joins again, as one that was fenced does.
+        return Ok(());
+    }
     let relation = match epoch.cmp(&member.epoch) {
-        // Zero joins again: so does a member that was fenced.
-        _ if epoch == 0 => return Ok(()),
         std::cmp::Ordering::Equal => return Ok(()),
         std::cmp::Ordering::Greater => "greater",
         // The reply that told the new epoch may be lost.

@@ -20,19 +20,15 @@ impl ConsumerGroup {
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
-        let member = self.member_that_commits(&request.member_id)?;
+        let member = self.known_member(&request.member_id)?;
         if member.classic.is_none() && version < FIRST_COMMIT_VERSION_WITH_MEMBER_EPOCHS {
             return Err(ErrorCode::UnsupportedVersion);
         }
-        let partitions = request.topics.iter().flat_map(|topic| {
-            let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
-            indexes.map(|index| (&topic.name, index))
-        });
-        if may_commit(topics, member, epoch, partitions) {
-            Ok(())
-        } else {
-            Err(stale(member))
-        }
+        let of_topics = request.topics.iter();
+        let partitions =
+            of_topics.flat_map(|topic| named(&topic.name, &topic.partitions, |one| one.partition_index));
+        let may = may_commit(topics, member, epoch, partitions);
+        may.then_some(()).ok_or(stale(member))
     }
 
     pub(crate) fn validate_transactional_commit(
@@ -45,16 +41,12 @@ impl ConsumerGroup {
         if epoch < 0 && (self.members.is_empty() || (epoch == -1 && names_nobody)) {
             return Ok(());
         }
-        let member = self.member_that_commits(&request.member_id)?;
-        let partitions = request.topics.iter().flat_map(|topic| {
-            let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
-            indexes.map(|index| (&topic.name, index))
-        });
-        if may_commit(topics, member, epoch, partitions) {
-            Ok(())
-        } else {
-            Err(ErrorCode::IllegalGeneration)
-        }
+        let member = self.known_member(&request.member_id)?;
+        let of_topics = request.topics.iter();
+        let partitions =
+            of_topics.flat_map(|topic| named(&topic.name, &topic.partitions, |one| one.partition_index));
+        let may = may_commit(topics, member, epoch, partitions);
+        may.then_some(()).ok_or(ErrorCode::IllegalGeneration)
     }
 
     /// A fetch that names no member is anybody's.
@@ -66,15 +58,11 @@ impl ConsumerGroup {
                 Err(ErrorCode::UnknownMemberId)
             };
         };
-        let member = self.member_that_commits(member_id)?;
-        if member.epoch == epoch {
-            Ok(())
-        } else {
-            Err(stale(member))
-        }
+        let member = self.known_member(member_id)?;
+        (member.epoch == epoch).then_some(()).ok_or(stale(member))
     }
 
-    fn member_that_commits(&self, member_id: &Str) -> Result<&Member, ErrorCode> {
+    fn known_member(&self, member_id: &Str) -> Result<&Member, ErrorCode> {
         self.members.get(member_id).ok_or(ErrorCode::UnknownMemberId)
     }
 
@@ -85,6 +73,15 @@ impl ConsumerGroup {
 
 /// OffsetCommit from this version on knows STALE_MEMBER_EPOCH.
 const FIRST_COMMIT_VERSION_WITH_MEMBER_EPOCHS: i16 = 9;
+
+/// The partitions of a topic in a request, each with the topic's name.
+fn named<'a, P>(
+    topic: &'a Str,
+    partitions: &'a [P],
+    index: impl Fn(&P) -> i32,
+) -> impl Iterator<Item = (&'a Str, i32)> {
+    partitions.iter().map(move |one| (topic, index(one)))
+}
 
 /// Whoever commits with an older epoch may do so for what it has had since then, also while it is to give it
 /// up (KIP-1251).

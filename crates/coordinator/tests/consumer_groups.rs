@@ -147,6 +147,13 @@ impl Bench {
         member
     }
 
+    fn join_static(&mut self, id: &str, instance: &str, topics: &[&str]) -> Member {
+        let mut member = Member::new(id);
+        member.instance = Some(text(instance));
+        assert_eq!(self.try_join(&mut member, topics, None), ErrorCode::None);
+        member
+    }
+
     fn request(&self, member: &Member, epoch: i32) -> ConsumerGroupHeartbeatRequest {
         let mut owned: BTreeMap<Uuid, Vec<i32>> = BTreeMap::new();
         for (topic, partition) in &member.owned {
@@ -452,9 +459,7 @@ fn sessions_and_revocations_have_an_end() {
 fn a_static_member_comes_back_to_what_it_had() {
     let mut bench = Bench::new();
     bench.topic("t", 4);
-    let mut a = Member::new("a");
-    a.instance = Some(text("i"));
-    assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
+    let mut a = bench.join_static("a", "i", &["t"]);
     let mut b = bench.join("b", &["t"]);
     bench.settle(&mut [&mut a, &mut b]);
     let had = a.owned.clone();
@@ -478,9 +483,7 @@ fn a_static_member_comes_back_to_what_it_had() {
 fn a_heartbeat_that_comes_after_the_leave_of_a_static_member_changes_nothing() {
     let mut bench = Bench::new();
     bench.topic("t", 4);
-    let mut a = Member::new("a");
-    a.instance = Some(text("i"));
-    assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
+    let mut a = bench.join_static("a", "i", &["t"]);
     let mut b = bench.join("b", &["t"]);
     bench.settle(&mut [&mut a, &mut b]);
     assert_eq!(bench.leave(&a, -2), ErrorCode::None);
@@ -503,9 +506,7 @@ fn a_heartbeat_that_comes_after_the_leave_of_a_static_member_changes_nothing() {
 fn a_static_member_that_does_not_come_back_is_gone_after_its_session() {
     let mut bench = Bench::new();
     bench.topic("t", 4);
-    let mut a = Member::new("a");
-    a.instance = Some(text("i"));
-    assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
+    let mut a = bench.join_static("a", "i", &["t"]);
     bench.pass(30_000);
     assert_eq!(bench.leave(&a, -2), ErrorCode::None);
     // Neither the leave nor what is refused keeps the session.
@@ -533,9 +534,7 @@ fn a_fenced_member_joins_again_with_its_id_from_any_epoch() {
 fn a_commit_of_an_older_epoch_is_for_what_the_member_has_had_since() {
     let mut bench = Bench::new();
     bench.topic("t", 4);
-    let mut a = Member::new("a");
-    a.instance = Some(text("i"));
-    assert_eq!(bench.try_join(&mut a, &["t"], None), ErrorCode::None);
+    let mut a = bench.join_static("a", "i", &["t"]);
     let first = a.epoch;
     let mut b = bench.join("b", &["t"]);
     assert_eq!(bench.beat(&mut a), ErrorCode::None);

@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use common::{Log, contents, plain, tempdir};
+use common::{Log, begin, contents, cut, open_partition, plain, segment, tempdir};
 use milena_log::conformance::{self, NOW_MS, Seen, wait};
-use milena_log::{Append, LogConfig, LogStore};
+use milena_log::{LogConfig, LogStore};
 use milena_log_disk::{Change, CommitMode, DiskLogStore, DiskOptions, Watch};
 
 /// Notes what is synced.
@@ -42,26 +42,12 @@ fn store(dir: &Path, syncs: &Arc<Syncs>, journal_bytes: usize) -> DiskLogStore {
     DiskLogStore::open(vec![dir.to_owned()], options).unwrap()
 }
 
-fn open(store: &DiskLogStore, partition: i32) -> Log {
-    let id = conformance::partition("conformance", partition);
-    wait(store.open(id, LogConfig::default(), Arc::new(Seen::default()))).unwrap()
-}
-
-/// Appends without a commit.
-fn append(log: &Log, append: Append) {
-    wait(log.append(append)).unwrap();
-}
-
 /// Three logs whose names and first records are on the disk in their own places.
 fn three(store: &DiskLogStore) -> Vec<Log> {
-    let logs: Vec<Log> = (0..3).map(|partition| open(store, partition)).collect();
-    logs.iter().for_each(|log| append(log, plain(&[1])));
+    let logs: Vec<Log> = (0..3).map(|partition| open_partition(store, partition)).collect();
+    logs.iter().for_each(|log| begin(log, plain(&[1])));
     store.commit();
     logs
-}
-
-fn segment(dir: &Path, partition: i32) -> PathBuf {
-    dir.join(format!("conformance-{partition}/00000000000000000000.log"))
 }
 
 #[test]
@@ -70,7 +56,7 @@ fn a_round_of_many_logs_costs_one_sync() {
     let store = store(dir.path(), &syncs, 10_000);
     let logs = three(&store);
     for round in 1..3 {
-        logs.iter().for_each(|log| append(log, plain(&[2])));
+        logs.iter().for_each(|log| begin(log, plain(&[2])));
         syncs.take();
         store.commit();
         // The first round makes the file.
@@ -92,22 +78,21 @@ fn what_only_the_journal_has_is_written_back() {
         .map(|at| segment(dir.path(), at).metadata().unwrap().len())
         .collect();
     for log in &logs {
-        append(log, plain(&[2]));
-        append(log, plain(&[3]));
+        begin(log, plain(&[2]));
+        begin(log, plain(&[3]));
     }
     first.commit();
     drop((first, logs));
     // What a power cut may leave of files that were not synced since.
     for (at, length) in (0..).zip(&synced) {
-        let file = fs::File::options()
-            .write(true)
-            .open(segment(dir.path(), at))
-            .unwrap();
-        file.set_len(*length).unwrap();
+        cut(&segment(dir.path(), at), *length);
     }
     let again = store(dir.path(), &syncs, 10_000);
     for partition in 0..3 {
-        assert_eq!(contents(&open(&again, partition)), [(0, 0), (1, 1), (2, 2)]);
+        assert_eq!(
+            contents(&open_partition(&again, partition)),
+            [(0, 0), (1, 1), (2, 2)]
+        );
     }
 }
 
@@ -118,7 +103,7 @@ fn a_full_journal_starts_again_after_its_segments_are_synced() {
     let logs = three(&store);
     let mut in_place = 0;
     for _ in 0..20 {
-        logs.iter().for_each(|log| append(log, plain(&[2])));
+        logs.iter().for_each(|log| begin(log, plain(&[2])));
         syncs.take();
         store.commit();
         let synced = syncs.take();
@@ -136,14 +121,14 @@ fn what_the_journal_says_of_a_topic_that_was_deleted_is_not_written_to_its_names
     let (dir, syncs) = (tempdir(), Arc::new(Syncs::default()));
     let first = store(dir.path(), &syncs, 10_000);
     let logs = three(&first);
-    logs.iter().for_each(|log| append(log, plain(&[2, 3])));
+    logs.iter().for_each(|log| begin(log, plain(&[2, 3])));
     first.commit();
     wait(first.delete(&conformance::partition("conformance", 1))).unwrap();
     let mut namesake = conformance::partition("conformance", 1);
     namesake.topic_id = milena_protocol::Uuid::from_bytes([9; 16]);
     let config = LogConfig::default();
     let log = wait(first.open(namesake.clone(), config.clone(), Arc::new(Seen::default()))).unwrap();
-    append(&log, plain(&[7]));
+    begin(&log, plain(&[7]));
     first.commit();
     drop((first, logs, log));
     let again = store(dir.path(), &syncs, 10_000);
@@ -156,7 +141,7 @@ fn a_journal_that_is_cut_or_changed_ends_where_it_is_not_whole() {
     let (dir, syncs) = (tempdir(), Arc::new(Syncs::default()));
     let first = store(dir.path(), &syncs, 10_000);
     let logs = three(&first);
-    logs.iter().for_each(|log| append(log, plain(&[2])));
+    logs.iter().for_each(|log| begin(log, plain(&[2])));
     first.commit();
     drop((first, logs));
     let journal = dir.path().join(".milena-journal");
@@ -168,7 +153,11 @@ fn a_journal_that_is_cut_or_changed_ends_where_it_is_not_whole() {
         let again = store(dir.path(), &syncs, 10_000);
         for partition in 0..3 {
             // The segments have it all: nothing that the journal says may harm them.
-            assert_eq!(contents(&open(&again, partition)), [(0, 0), (1, 1)], "{at}");
+            assert_eq!(
+                contents(&open_partition(&again, partition)),
+                [(0, 0), (1, 1)],
+                "{at}"
+            );
         }
         drop(again);
         fs::write(&journal, &changed[..at]).unwrap();

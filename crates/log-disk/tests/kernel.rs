@@ -1,17 +1,15 @@
-//! Commits that are left to the kernel: no thread runs in these tests, so what becomes durable without a
-//! call of `commit` was made so by the kernel.
+//! Commits that are left to the kernel. Where a store commits by hand, no thread does: what becomes durable
+//! without a call of `commit` was made so by the kernel.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Log, contents, plain};
-use milena_log::conformance::{self, NOW_MS, Seen, wait};
-use milena_log::{Append, LogConfig, LogStore};
+use common::{Log, begin, contents, cut, open_partition, plain, segment};
+use milena_log::conformance::{self, NOW_MS};
 use milena_log_disk::{CommitMode, DiskLogStore, DiskOptions, KernelCommits};
 use milena_protocol::records::BatchBuilder;
 
@@ -27,19 +25,6 @@ fn store(dir: &Path, journal_bytes: usize) -> DiskLogStore {
     DiskLogStore::open(vec![dir.to_owned()], options).unwrap()
 }
 
-fn open(store: &DiskLogStore, partition: i32) -> Log {
-    let id = conformance::partition("conformance", partition);
-    wait(store.open(id, LogConfig::default(), Arc::new(Seen::default()))).unwrap()
-}
-
-fn append(log: &Log, append: Append) {
-    wait(log.append(append)).unwrap();
-}
-
-fn segment(dir: &Path, partition: i32) -> PathBuf {
-    dir.join(format!("conformance-{partition}/00000000000000000000.log"))
-}
-
 fn is_durable(log: &Log) -> bool {
     let watermarks = log.watermarks();
     watermarks.high_watermark == watermarks.log_end
@@ -51,10 +36,10 @@ fn two(store: &DiskLogStore) -> Option<(Vec<Log>, KernelCommits)> {
         eprintln!("no io_uring here");
         return None;
     };
-    let logs: Vec<Log> = (0..2).map(|partition| open(store, partition)).collect();
+    let logs: Vec<Log> = (0..2).map(|partition| open_partition(store, partition)).collect();
     // The first round is in place, and gives the files their names; the second makes the journal.
     for _ in 0..2 {
-        logs.iter().for_each(|log| append(log, plain(&[1])));
+        logs.iter().for_each(|log| begin(log, plain(&[1])));
         store.commit();
         assert!(logs.iter().all(is_durable));
     }
@@ -96,7 +81,7 @@ fn what_the_kernel_committed_outlasts_a_power_cut() {
     on_a_loop(commits, async || {
         for round in 0..40 {
             let log = &logs[round % 2];
-            append(log, plain(&[2]));
+            begin(log, plain(&[2]));
             durable(log).await;
         }
     });
@@ -105,15 +90,11 @@ fn what_the_kernel_committed_outlasts_a_power_cut() {
     drop((first, logs));
     // What a power cut may leave of files that were synced once.
     for (at, length) in (0..).zip(&synced) {
-        let file = fs::File::options()
-            .write(true)
-            .open(segment(dir.path(), at))
-            .unwrap();
-        file.set_len(*length).unwrap();
+        cut(&segment(dir.path(), at), *length);
     }
     let again = store(dir.path(), 100_000);
     for (partition, expected) in (0..).zip(&expected) {
-        assert_eq!(contents(&open(&again, partition)), *expected);
+        assert_eq!(contents(&open_partition(&again, partition)), *expected);
     }
 }
 
@@ -124,7 +105,7 @@ fn more_than_goes_to_the_journal_is_not_left_to_the_kernel() {
     let Some((logs, _commits)) = two(&store) else {
         return;
     };
-    append(
+    begin(
         &logs[0],
         conformance::append(BatchBuilder::new(), &[3; 20], 5_000),
     );
@@ -142,13 +123,13 @@ fn a_full_journal_is_begun_again_by_the_thread() {
         ..DiskOptions::at(NOW_MS)
     };
     let store = DiskLogStore::open(vec![dir.path().to_owned()], options).unwrap();
-    let log = open(&store, 0);
+    let log = open_partition(&store, 0);
     let Some(commits) = store.kernel_commits().pop() else {
         return;
     };
     on_a_loop(commits, async || {
         for _ in 0..300 {
-            append(&log, plain(&[4]));
+            begin(&log, plain(&[4]));
             durable(&log).await;
         }
     });
@@ -161,8 +142,8 @@ fn whoever_ends_the_loop_or_the_store_waits_for_the_kernel() {
     let Some((logs, commits)) = two(&first) else {
         return;
     };
-    append(&logs[0], plain(&[2]));
-    append(&logs[1], plain(&[2]));
+    begin(&logs[0], plain(&[2]));
+    begin(&logs[1], plain(&[2]));
     assert!(!is_durable(&logs[0]), "nobody has ended it");
     drop(commits);
     assert!(is_durable(&logs[0]));
@@ -178,7 +159,7 @@ fn whoever_ends_the_loop_or_the_store_waits_for_the_kernel() {
     let Some((logs, commits)) = two(&again) else {
         return;
     };
-    append(&logs[0], plain(&[2]));
+    begin(&logs[0], plain(&[2]));
     drop(again);
     assert!(is_durable(&logs[0]));
     drop(commits);
@@ -190,7 +171,9 @@ fn appends_from_many_threads_are_all_committed() {
     const APPENDS: usize = 200;
     let dir = tempfile::tempdir().unwrap();
     let store = DiskLogStore::open(vec![dir.path().to_owned()], DiskOptions::at(NOW_MS)).unwrap();
-    let logs: Vec<Log> = (0..2).map(|partition| open(&store, partition)).collect();
+    let logs: Vec<Log> = (0..2)
+        .map(|partition| open_partition(&store, partition))
+        .collect();
     let Some(commits) = store.kernel_commits().pop() else {
         return;
     };
@@ -200,7 +183,7 @@ fn appends_from_many_threads_are_all_committed() {
                 let log = Arc::clone(&logs[number % 2]);
                 std::thread::spawn(move || {
                     for _ in 0..APPENDS {
-                        append(&log, plain(&[2]));
+                        begin(&log, plain(&[2]));
                         // As a producer that waits for each answer.
                         let end = log.watermarks().log_end;
                         while log.watermarks().high_watermark < end {

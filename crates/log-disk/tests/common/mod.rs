@@ -47,6 +47,27 @@ pub(crate) fn manual(dir: &Path) -> DiskLogStore {
     DiskLogStore::open(vec![dir.to_owned()], options).unwrap()
 }
 
+pub(crate) fn open_partition(store: &DiskLogStore, partition: i32) -> Log {
+    let id = conformance::partition("conformance", partition);
+    wait(store.open(id, LogConfig::default(), Arc::new(Seen::default()))).unwrap()
+}
+
+/// Appends without a commit.
+pub(crate) fn begin(log: &Log, append: Append) {
+    wait(log.append(append)).unwrap();
+}
+
+/// The file of the first segment of a partition.
+pub(crate) fn segment(dir: &Path, partition: i32) -> PathBuf {
+    dir.join(format!("conformance-{partition}/00000000000000000000.log"))
+}
+
+/// Leaves of a file what a power cut may leave that was synced when it was as long.
+pub(crate) fn cut(path: &Path, length: u64) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(length).unwrap();
+}
+
 pub(crate) fn open(dir: &Path, config: &LogConfig) -> (DiskLogStore, Log, Arc<Seen>) {
     let store = store(dir);
     let (log, seen) = conformance::open(&store, config.clone());

@@ -25,7 +25,41 @@ fn too_long() -> io::Error {
 }
 
 /// A 64-bit value of at most ten bytes.
+#[inline]
 pub(super) fn long(reader: &mut impl BufRead) -> io::Result<i64> {
+    match short(reader)? {
+        Some(bits) => Ok(i64::from(zigzag(bits))),
+        None => long_bits(reader).map(|bits| ((bits >> 1) as i64) ^ -((bits & 1) as i64)),
+    }
+}
+
+/// A 32-bit value of at most five bytes.
+#[inline]
+pub(super) fn int(reader: &mut impl BufRead) -> io::Result<i32> {
+    match short(reader)? {
+        Some(bits) => Ok(zigzag(bits)),
+        None => int_bits(reader).map(zigzag),
+    }
+}
+
+fn zigzag(bits: u32) -> i32 {
+    ((bits >> 1) as i32) ^ -((bits & 1) as i32)
+}
+
+/// A value of one or two bytes, as nearly all are, if it is there in one piece.
+#[inline]
+fn short(reader: &mut impl BufRead) -> io::Result<Option<u32>> {
+    let (bits, bytes) = match *reader.fill_buf()? {
+        [one, ..] if one < 0x80 => (u32::from(one), 1),
+        [one, two, ..] if two < 0x80 => (u32::from(one & 0x7f) | u32::from(two) << 7, 2),
+        _ => return Ok(None),
+    };
+    reader.consume(bytes);
+    Ok(Some(bits))
+}
+
+#[cold]
+fn long_bits(reader: &mut impl BufRead) -> io::Result<u64> {
     let mut bits = 0u64;
     for shift in (0..70).step_by(7) {
         let byte = byte(reader)?;
@@ -34,14 +68,14 @@ pub(super) fn long(reader: &mut impl BufRead) -> io::Result<i64> {
         }
         bits |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return Ok(((bits >> 1) as i64) ^ -((bits & 1) as i64));
+            return Ok(bits);
         }
     }
     Err(too_long())
 }
 
-/// A 32-bit value of at most five bytes.
-pub(super) fn int(reader: &mut impl BufRead) -> io::Result<i32> {
+#[cold]
+fn int_bits(reader: &mut impl BufRead) -> io::Result<u32> {
     let mut bits = 0u32;
     for shift in (0..35).step_by(7) {
         let byte = byte(reader)?;
@@ -50,12 +84,13 @@ pub(super) fn int(reader: &mut impl BufRead) -> io::Result<i32> {
         }
         bits |= u32::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return Ok(((bits >> 1) as i32) ^ -((bits & 1) as i32));
+            return Ok(bits);
         }
     }
     Err(too_long())
 }
 
+#[inline]
 pub(super) fn byte(reader: &mut impl BufRead) -> io::Result<u8> {
     let byte = *reader.fill_buf()?.first().ok_or(io::ErrorKind::UnexpectedEof)?;
     reader.consume(1);
@@ -86,6 +121,8 @@ mod tests {
             put(&mut out, value);
             assert_eq!(out.len(), size(value), "{value}");
             assert_eq!(long(&mut out.as_slice()).ok(), Some(value));
+            let mut byte_by_byte = io::BufReader::with_capacity(1, out.as_slice());
+            assert_eq!(long(&mut byte_by_byte).ok(), Some(value));
             if let Ok(short) = i32::try_from(value) {
                 assert_eq!(int(&mut out.as_slice()).ok(), Some(short));
             }

@@ -116,7 +116,8 @@ pub struct BrokerConfig {
 
     /// -1: what the system gives.
     pub socket_send_buffer_bytes: i32,
-    /// -1: what the system gives.
+    /// -1: what the system gives, which it also is unless somebody sets it: no less than Kafka's default,
+    /// and more for a peer that sends much, which then has not to stop and start with each read.
     pub socket_receive_buffer_bytes: i32,
     pub socket_request_max_bytes: i32,
     pub socket_listen_backlog_size: i32,
@@ -241,7 +242,7 @@ impl BrokerConfig {
             cordoned_log_dirs: cordoned_log_dirs(&layers)?,
             log_dirs: log_dirs(&layers)?,
             socket_send_buffer_bytes: layers.number("socket.send.buffer.bytes")?,
-            socket_receive_buffer_bytes: layers.number("socket.receive.buffer.bytes")?,
+            socket_receive_buffer_bytes: receive_buffer_bytes(&layers)?,
             socket_request_max_bytes: layers.number("socket.request.max.bytes")?,
             socket_listen_backlog_size: layers.number("socket.listen.backlog.size")?,
             connections_max_idle_ms: layers.number("connections.max.idle.ms")?,
@@ -415,6 +416,14 @@ fn windows(layers: &Layers, prefix: &str) -> Result<Windows, ConfigError> {
         count: layers.number(&format!("{prefix}.window.num"))?,
         size_ms: seconds.saturating_mul(1_000),
     })
+}
+
+fn receive_buffer_bytes(layers: &Layers) -> Result<i32, ConfigError> {
+    const NAME: &str = "socket.receive.buffer.bytes";
+    match layers.get(NAME) {
+        Some(_) => layers.number(NAME),
+        None => Ok(-1),
+    }
 }
 
 /// `node.id`, for which `broker.id` is Kafka's old name.

@@ -4,8 +4,10 @@
 //! that does not decode) closes the connection with one log line, as in Kafka; ApiVersions alone
 //! is answered in any version, because it is how a client finds out what it may ask (KIP-511).
 
+use std::future::ready;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Context, Poll};
 
 use bytes::Bytes;
 use milena_protocol::frame;
@@ -56,7 +58,7 @@ impl Reply {
     /// Takes the answer that is waited for, if it is there. Pending only as long as it is not.
     pub(crate) fn settle(&mut self, task: &mut Context<'_>) -> Poll<()> {
         if let Self::Later(answer) = self {
-            *self = ready!(answer.as_mut().poll(task)).map_or_else(Self::Close, Self::Now);
+            *self = task::ready!(answer.as_mut().poll(task)).map_or_else(Self::Close, Self::Now);
         }
         Poll::Ready(())
     }
@@ -76,25 +78,37 @@ macro_rules! apis {
         pub(crate) const ADVERTISED: &[ApiKey] = &[$(ApiKey::$api),*];
 
         /// Decodes the body, calls the handler and encodes what it answers.
-        async fn answer(broker: &Arc<Broker>, context: &RequestContext, body: Reader) -> Reply {
+        fn answer<'a>(broker: &'a Arc<Broker>, context: &'a RequestContext, body: Reader) -> Answering<'a> {
             match context.api_key {
                 $(ApiKey::$api => match decode_body::<$request>(context, body) {
                     Ok(request) => {
                         let handling = handlers::$handler::handle(broker, context, request);
-                        let outcome: Outcome<<$request as Request>::Response> = if broker.quotas.is_active() {
-                            let (outcome, worked) = throttle::timed(handling).await;
-                            throttle::apply(broker, context, outcome.into(), worked)
-                        } else {
-                            handling.await.into()
-                        };
-                        encode_outcome(context, outcome)
+                        Box::pin(carry_out::<<$request as Request>::Response, _>(broker, context, handling))
                     }
-                    Err(why) => Reply::Close(why),
+                    Err(why) => Box::pin(ready(Reply::Close(why))),
                 },)*
-                other => Reply::Close(format!("{} is not implemented", other.name())),
+                other => Box::pin(ready(Reply::Close(format!("{} is not implemented", other.name())))),
             }
         }
     };
+}
+
+/// Of the size of its API: one type for all would take from each request what the largest needs.
+type Answering<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+
+async fn carry_out<R: Message + Send + 'static, O: Into<Outcome<R>>>(
+    broker: &Arc<Broker>,
+    context: &RequestContext,
+    handling: impl Future<Output = O>,
+) -> Reply {
+    let handling = pin!(handling);
+    let outcome = if broker.quotas.is_active() {
+        let (outcome, worked) = throttle::timed(handling).await;
+        throttle::apply(broker, context, outcome.into(), worked)
+    } else {
+        handling.await.into()
+    };
+    encode_outcome(context, outcome)
 }
 
 apis! {

@@ -158,7 +158,7 @@ pub(crate) async fn handle(
         .quotas
         .produced(context, context.request_bytes, broker.clock.now_ms());
     let stopped = broker.stop.stopped();
-    let finish = async move {
+    let finish = Box::pin(async move {
         let mut responses = Vec::with_capacity(topics.len());
         let deadline = tokio::time::Instant::now() + timeout;
         let mut stopped = Box::pin(stopped);
@@ -179,9 +179,9 @@ pub(crate) async fn handle(
             throttle_time_ms,
             ..ProduceResponse::default()
         }
-    };
+    });
     if acks != ACKS_NONE {
-        return Outcome::Later(Box::pin(finish));
+        return Outcome::Later(finish);
     }
     context.connection.mute.for_ms(throttle_time_ms);
     match first_error(&finish.await) {

@@ -280,7 +280,7 @@ impl Connection {
         let shared = self.shared.clone();
         let _slot = shared.request_slots.acquire().await;
         let info = self.info.clone();
-        let mut handling = Box::pin(async { dispatch(&shared.broker, &info, frame).await });
+        let mut handling = pin!(dispatch(&shared.broker, &info, frame));
         let first = poll_fn(|task| Poll::Ready(handling.as_mut().poll(task))).await;
         if let Poll::Ready(reply) = first {
             return reply;

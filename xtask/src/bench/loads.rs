@@ -1,6 +1,6 @@
 //! The loads, and what each must show.
 
-use super::clients::{AT_FULL_SPEED, Producing, Shape};
+use super::clients::{AT_FULL_SPEED, Client, Producing, Shape};
 use super::coordinators::{self, Deed};
 use super::groups::{self, Protocol};
 use super::options::Options;
@@ -22,9 +22,10 @@ pub(super) enum What {
     Consume,
     /// At a rate that is far below the most, each record at once.
     Steady,
-    /// One record at a time, from the producer to the consumer.
-    RoundTrip,
-    /// The same on plain sockets, without a client.
+    /// One record at a time, from the producer to the consumer, by this client's tool whatever the other loads use:
+    /// Kafka's asks for the next record before it sends it and once more after, the native one only after.
+    RoundTrip(Client),
+    /// The same on plain sockets, without a client, where the consumer waits at the broker.
     Wire,
     /// Members of groups of one protocol, on plain sockets.
     Heartbeats(Protocol),
@@ -93,12 +94,21 @@ pub(super) const LOADS: &[Load] = &[
     },
     Load {
         name: "round-trip",
-        title: "10,000 round trips, produce then fetch",
-        what: What::RoundTrip,
+        title: "10,000 round trips, produce then fetch, by Kafka's own tool",
+        what: What::RoundTrip(Client::Java),
         records: 10_000,
         size: 100,
         target: Some(3.0),
         os: Some(Some(6.0)),
+    },
+    Load {
+        name: "round-trip-native",
+        title: "10,000 round trips by the native tool",
+        what: What::RoundTrip(Client::Native),
+        records: 10_000,
+        size: 100,
+        target: None,
+        os: Some(None),
     },
     Load {
         name: "round-trip-wire",
@@ -217,9 +227,10 @@ fn carry_out(what: &What, shape: Shape, session: &Session<'_>, topics: &mut Topi
             session.create_topic("steady", PARTITIONS, &[])?;
             session.measured(|| session.produce("steady", shape, STEADY))
         }
-        What::RoundTrip => {
-            session.create_topic("round-trip", 1, &[])?;
-            session.measured(|| session.make_round_trips("round-trip", shape))
+        What::RoundTrip(client) => {
+            let topic = format!("round-trip-{client:?}");
+            session.create_topic(&topic, 1, &[])?;
+            session.measured(|| session.make_round_trips(*client, &topic, shape))
         }
         What::Wire => {
             let address = session.broker.address;
@@ -288,6 +299,8 @@ pub(super) fn warm(session: &Session<'_>) -> Result<()> {
     session.produce("warm", throughput, AT_FULL_SPEED)?;
     session.consume("warm", throughput.records)?;
     session.produce("warm", scaled(WARM_STEADY), STEADY)?;
-    session.make_round_trips("warm-one", scaled(WARM_ROUND_TRIPS))?;
+    for client in [Client::Java, Client::Native] {
+        session.make_round_trips(client, "warm-one", scaled(WARM_ROUND_TRIPS))?;
+    }
     Ok(())
 }

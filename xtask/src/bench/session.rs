@@ -1,6 +1,6 @@
 //! One broker, from its start in an empty directory to its end, and the clients that load it.
 
-use super::clients::{self, Producing, Shape};
+use super::clients::{self, Client, Producing, Shape};
 use super::options::Options;
 use super::{Values, sampling};
 use crate::broker::{self, Broker, Kind};
@@ -124,8 +124,7 @@ impl<'a> Session<'a> {
         clients::consumed(&clients::output(&mut tool)?, records)
     }
 
-    pub(super) fn make_round_trips(&self, topic: &str, shape: Shape) -> Result<Values> {
-        let client = self.options.client;
+    pub(super) fn make_round_trips(&self, client: Client, topic: &str, shape: Shape) -> Result<Values> {
         let mut tool = client.round_trips(self.broker.address, topic, shape)?;
         clients::made_round_trips(&clients::output(&mut tool)?)
     }

@@ -61,9 +61,15 @@ impl Reading {
 
     async fn read(&mut self, bound: ReadBound, max_bytes: usize, at_least_one_batch: bool) {
         self.stale = false;
-        self.log_bytes = self.readable_bytes(bound);
         self.held_bytes = 0;
-        match self.try_read(bound, max_bytes, at_least_one_batch).await {
+        let log_bytes = self.partition.log().size_bytes();
+        let watermarks = self.partition.log().watermarks();
+        self.see(bound, watermarks);
+        // Where some of the log cannot be read yet (it waits for its sync or for the end of a transaction) nobody
+        // knows how much that is: then 0, so that what becomes readable counts as grown.
+        let is_all_readable = self.seen.reached == watermarks.log_end;
+        self.log_bytes = if is_all_readable { log_bytes } else { 0 };
+        match self.try_read(watermarks, max_bytes, at_least_one_batch).await {
             Ok(()) => self.held_bytes = self.data.records.as_ref().map_or(0, Chunk::len),
             Err(error) => {
                 self.urgent = true;
@@ -72,33 +78,16 @@ impl Reading {
         }
     }
 
-    /// Size of the log where all of it can be read. Where some of it cannot be yet (it waits for its sync or for the end
-    /// of a transaction) nobody knows how much that is: then 0, so that what becomes readable counts as grown.
-    fn readable_bytes(&self, bound: ReadBound) -> u64 {
-        let size_bytes = self.partition.log().size_bytes();
-        let watermarks = self.partition.log().watermarks();
-        let reached = match bound {
-            ReadBound::HighWatermark => watermarks.high_watermark,
-            ReadBound::LastStable => watermarks.last_stable,
-        };
-        if reached == watermarks.log_end {
-            size_bytes
-        } else {
-            0
-        }
-    }
-
     async fn try_read(
         &mut self,
-        bound: ReadBound,
+        watermarks: Watermarks,
         max_bytes: usize,
         at_least_one_batch: bool,
     ) -> Result<(), ErrorCode> {
         self.partition.check()?;
         self.partition
             .check_leader_epoch(self.wanted.current_leader_epoch)?;
-        let watermarks = self.partition.log().watermarks();
-        self.see(bound, watermarks);
+        let bound = self.seen.bound;
         let offset = self.wanted.fetch_offset;
         if self.wanted.last_fetched_epoch >= 0
             && let Some(diverging) = self.diverging_epoch(watermarks)?

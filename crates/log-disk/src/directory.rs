@@ -144,15 +144,16 @@ impl Directory {
     }
 
     /// Takes the logs' recovery points over and writes them, if any of them moved.
-    pub(crate) fn set_recovery_points(
+    pub(crate) fn set_recovery_points<'a>(
         &self,
-        points: impl IntoIterator<Item = (String, i64)>,
+        points: impl IntoIterator<Item = (&'a str, i64)>,
     ) -> io::Result<()> {
         let mut known = lock(&self.recovery_points);
         let mut before = Vec::new();
         for (folder, offset) in points {
-            let old = known.insert(folder.clone(), offset);
+            let old = known.get(folder).copied();
             if old != Some(offset) {
+                known.insert(folder.to_owned(), offset);
                 before.push((folder, old));
             }
         }
@@ -163,8 +164,8 @@ impl Directory {
             // So that they count as moved the next time.
             for (folder, old) in before {
                 match old {
-                    Some(old) => known.insert(folder, old),
-                    None => known.remove(&folder),
+                    Some(old) => known.insert(folder.to_owned(), old),
+                    None => known.remove(folder),
                 };
             }
         })

@@ -340,6 +340,10 @@ impl DiskLog {
         }
     }
 
+    pub(crate) fn is_in(&self, directory: &Directory) -> bool {
+        std::ptr::eq(&raw const *self.directory, directory)
+    }
+
     pub(crate) fn online(&self) -> Result<(), LogError> {
         match self.directory.failure() {
             None => Ok(()),

@@ -239,11 +239,7 @@ impl Shared {
             return usable.next().ok_or_else(none);
         }
         let logs = self.current();
-        let count = |directory: &Directory| {
-            logs.iter()
-                .filter(|log| log.directory.path == directory.path)
-                .count()
-        };
+        let count = |directory: &Directory| logs.iter().filter(|log| log.is_in(directory)).count();
         usable
             .min_by_key(|(directory, _)| (self.is_cordoned(directory), count(directory)))
             .ok_or_else(none)
@@ -482,7 +478,7 @@ impl Shared {
         let mut failed = None;
         for directory in &self.directories {
             let mut points = Vec::new();
-            for log in logs.iter().filter(|log| log.directory.path == directory.path) {
+            for log in logs.iter().filter(|log| log.is_in(directory)) {
                 match work(log) {
                     Ok(point) => points.push((log, point)),
                     Err(error) => {
@@ -494,7 +490,9 @@ impl Shared {
             // A log that is gone from here meanwhile must leave nothing that its successor is trusted by.
             let _placing = lock(&self.placing);
             points.retain(|(log, _)| log.is_open());
-            let points = points.into_iter().map(|(log, point)| (log.folder.clone(), point));
+            let points = points
+                .into_iter()
+                .map(|(log, point)| (log.folder.as_str(), point));
             if let Err(error) = directory.set_recovery_points(points) {
                 failed = Some(error);
             }
@@ -526,7 +524,7 @@ impl Shared {
     /// Here, because the locks that may be held where a directory fails must not be held for that.
     fn tell_failure(&self, directory: &Directory) {
         let logs = self.current();
-        for log in logs.iter().filter(|log| log.directory.path == directory.path) {
+        for log in logs.iter().filter(|log| log.is_in(directory)) {
             log.observer.failed();
         }
     }
@@ -535,7 +533,7 @@ impl Shared {
         let logs = self.current();
         let mut failed = None;
         for directory in &self.directories {
-            let own = logs.iter().filter(|log| log.directory.path == directory.path);
+            let own = logs.iter().filter(|log| log.is_in(directory));
             if let Err(error) = Self::close_directory(directory, &own.collect::<Vec<_>>()) {
                 tracing::error!(directory = %directory.path.display(), %error, "cannot close the log directory; the next start recovers it");
                 failed = Some(error);
@@ -550,7 +548,7 @@ impl Shared {
         let mut failed = None;
         for log in own {
             match log.close(one_by_one) {
-                Ok(point) => points.push((log.folder.clone(), point)),
+                Ok(point) => points.push((log.folder.as_str(), point)),
                 Err(error) => {
                     tracing::error!(log = %log.id, %error, "cannot close the log; the next start recovers it");
                     failed = Some(error);

@@ -288,7 +288,7 @@ impl DiskLog {
             return Err(Stopped::Aborted);
         }
         self.directory
-            .set_recovery_points([(self.folder.clone(), recovery_point)])?;
+            .set_recovery_points([(self.folder.as_str(), recovery_point)])?;
         let last_records = self.last_records()?;
         let mut numbers = Numbers::default();
         let map = self.map(candidate, means, &mut numbers)?;

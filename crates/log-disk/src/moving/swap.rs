@@ -104,7 +104,7 @@ fn prepare(future: &Future, log: &DiskLog, frozen: &Frozen) -> Result<(), Failur
         if let Some(offset) = future.first_dirty {
             directory.set_first_dirty(&log.folder, offset)?;
         }
-        directory.set_recovery_points([(log.folder.clone(), frozen.end)])?;
+        directory.set_recovery_points([(log.folder.as_str(), frozen.end)])?;
         directory.disk.open(&marker(future), true)?;
         directory.disk.sync_folder(&directory.path)
     };

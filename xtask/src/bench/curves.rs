@@ -35,7 +35,11 @@ pub(super) const CURVES: [Curve; 3] = [
         points: &[1, 10, 100, 1_000, 10_000],
         is_log: true,
         kafka_up_to: 1_000,
-        values: &[("produce_us", "produce"), ("consume_us", "consume")],
+        values: &[
+            ("produce_us", "produce"),
+            ("consume_us", "consume, with the consumer's start"),
+            ("consume_more_us", "consume a further record"),
+        ],
     },
     Curve {
         name: BY_RECORDS,
@@ -121,11 +125,24 @@ fn produce_and_consume(session: &Session<'_>, topic: &str) -> Result<Values> {
     ]))
 }
 
+/// A consumer asks for each partition's offsets when it starts, so that many partitions cost something before the first
+/// record: what a record costs shows when more are consumed.
 fn by_partitions(session: &Session<'_>, points: impl Iterator<Item = u64>, add: Points<'_>) -> Result<()> {
+    let first = session.options.scaled(MEASURED.records);
+    let more = Shape {
+        records: 2 * first,
+        ..MEASURED
+    };
     for partitions in points {
         let topic = format!("partitions-{partitions}");
         session.create_topic(&topic, partitions, &[])?;
-        add(partitions, produce_and_consume(session, &topic)?);
+        let mut values = produce_and_consume(session, &topic)?;
+        session.produce(&topic, more, AT_FULL_SPEED)?;
+        let consumed = session.measured(|| session.consume(&topic, first + more.records))?;
+        let first_us = values.get("consume_us").copied().unwrap_or(f64::NAN);
+        let all_us = cost(&consumed, first);
+        values.insert("consume_more_us", (all_us - first_us) / 2.0);
+        add(partitions, values);
     }
     Ok(())
 }

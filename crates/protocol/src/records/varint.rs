@@ -27,62 +27,42 @@ fn too_long() -> io::Error {
 /// A 64-bit value of at most ten bytes.
 #[inline]
 pub(super) fn long(reader: &mut impl BufRead) -> io::Result<i64> {
-    match short(reader)? {
-        Some(bits) => Ok(i64::from(zigzag(bits))),
-        None => long_bits(reader).map(|bits| ((bits >> 1) as i64) ^ -((bits & 1) as i64)),
-    }
+    bits(reader, 64).map(zigzag)
 }
 
 /// A 32-bit value of at most five bytes.
 #[inline]
 pub(super) fn int(reader: &mut impl BufRead) -> io::Result<i32> {
-    match short(reader)? {
-        Some(bits) => Ok(zigzag(bits)),
-        None => int_bits(reader).map(zigzag),
-    }
+    bits(reader, 32).map(|bits| zigzag(bits) as i32)
 }
 
-fn zigzag(bits: u32) -> i32 {
-    ((bits >> 1) as i32) ^ -((bits & 1) as i32)
+fn zigzag(bits: u64) -> i64 {
+    ((bits >> 1) as i64) ^ -((bits & 1) as i64)
 }
 
-/// A value of one or two bytes, as nearly all are, if it is there in one piece.
+/// One or two bytes, as nearly all values have, are read without a loop if they are there in one piece.
 #[inline]
-fn short(reader: &mut impl BufRead) -> io::Result<Option<u32>> {
+fn bits(reader: &mut impl BufRead, width: u32) -> io::Result<u64> {
     let (bits, bytes) = match *reader.fill_buf()? {
-        [one, ..] if one < 0x80 => (u32::from(one), 1),
-        [one, two, ..] if two < 0x80 => (u32::from(one & 0x7f) | u32::from(two) << 7, 2),
-        _ => return Ok(None),
+        [one, ..] if one < 0x80 => (u64::from(one), 1),
+        [one, two, ..] if two < 0x80 => (u64::from(one & 0x7f) | u64::from(two) << 7, 2),
+        _ => return bits_of_many(reader, width),
     };
     reader.consume(bytes);
-    Ok(Some(bits))
+    Ok(bits)
 }
 
 #[cold]
-fn long_bits(reader: &mut impl BufRead) -> io::Result<u64> {
+fn bits_of_many(reader: &mut impl BufRead, width: u32) -> io::Result<u64> {
     let mut bits = 0u64;
-    for shift in (0..70).step_by(7) {
+    for shift in (0..width).step_by(7) {
         let byte = byte(reader)?;
-        if shift == 63 && byte > 1 {
+        let left = width - shift;
+        // Also where another byte is announced behind the last.
+        if left < 8 && byte >> left != 0 {
             return Err(too_long());
         }
         bits |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(bits);
-        }
-    }
-    Err(too_long())
-}
-
-#[cold]
-fn int_bits(reader: &mut impl BufRead) -> io::Result<u32> {
-    let mut bits = 0u32;
-    for shift in (0..35).step_by(7) {
-        let byte = byte(reader)?;
-        if shift == 28 && byte > 0x0f {
-            return Err(too_long());
-        }
-        bits |= u32::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             return Ok(bits);
         }

@@ -81,10 +81,10 @@ macro_rules! apis {
         fn answer<'a>(broker: &'a Arc<Broker>, context: &'a RequestContext, body: Reader) -> Answering<'a> {
             match context.api_key {
                 $(ApiKey::$api => match decode_body::<$request>(context, body) {
-                    Ok(request) => {
-                        let handling = handlers::$handler::handle(broker, context, request);
-                        Box::pin(carry_out::<<$request as Request>::Response, _>(broker, context, handling))
-                    }
+                    Ok(request) => Box::pin(async move {
+                        let handling = pin!(handlers::$handler::handle(broker, context, request));
+                        carry_out::<<$request as Request>::Response, _>(broker, context, handling).await
+                    }),
                     Err(why) => Box::pin(ready(Reply::Close(why))),
                 },)*
                 other => Box::pin(ready(Reply::Close(format!("{} is not implemented", other.name())))),
@@ -99,9 +99,8 @@ type Answering<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
 async fn carry_out<R: Message + Send + 'static, O: Into<Outcome<R>>>(
     broker: &Arc<Broker>,
     context: &RequestContext,
-    handling: impl Future<Output = O>,
+    handling: Pin<&mut impl Future<Output = O>>,
 ) -> Reply {
-    let handling = pin!(handling);
     let outcome = if broker.quotas.is_active() {
         let (outcome, worked) = throttle::timed(handling).await;
         throttle::apply(broker, context, outcome.into(), worked)

@@ -96,9 +96,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 
 fn measure(options: &Options) -> Result<()> {
     sampling::allow_many_files();
-    if options.brokers.contains(&broker::Kind::Kafka) || options.client == clients::Client::Java {
-        kafka::install()?;
-    }
+    // Its tool makes round trips whatever else is wanted.
+    kafka::install()?;
     build_broker()?;
     let mut results = Results::default();
     let mut failures = Vec::new();

@@ -63,6 +63,8 @@ const MEASURED: Shape = Shape {
     records: 1_000_000,
     size: 100,
 };
+/// How many times as many are consumed after them, to tell what one of these costs.
+const TIMES_MORE: u32 = 2;
 /// Small, so that a long log is one of many segments.
 const SEGMENT_BYTES: &str = "segment.bytes=16777216";
 const PARTITIONS: u64 = 6;
@@ -130,7 +132,7 @@ fn produce_and_consume(session: &Session<'_>, topic: &str) -> Result<Values> {
 fn by_partitions(session: &Session<'_>, points: impl Iterator<Item = u64>, add: Points<'_>) -> Result<()> {
     let first = session.options.scaled(MEASURED.records);
     let more = Shape {
-        records: 2 * first,
+        records: u64::from(TIMES_MORE) * first,
         ..MEASURED
     };
     for partitions in points {
@@ -141,7 +143,7 @@ fn by_partitions(session: &Session<'_>, points: impl Iterator<Item = u64>, add: 
         let consumed = session.measured(|| session.consume(&topic, first + more.records))?;
         let first_us = values.get("consume_us").copied().unwrap_or(f64::NAN);
         let all_us = cost(&consumed, first);
-        values.insert("consume_more_us", (all_us - first_us) / 2.0);
+        values.insert("consume_more_us", (all_us - first_us) / f64::from(TIMES_MORE));
         add(partitions, values);
     }
     Ok(())
